@@ -4,7 +4,8 @@
     ridge, ridge_weighted         linear regression on standardized inputs, its penalty by generalized cross-validation
     boosting, boosting_weighted   histogram gradient boosting, scikit-learn's defaults
 
-The last four exist where every input is a vector (tables, frozen features). `_weighted` is fitted with the sample weights of
+The last four exist where every input is a vector (tables, frozen features); of texts with frozen features the vectors are
+read, of a pair of vectors `u` and `v` the comparison `[|u - v|; u * v]`. `_weighted` is fitted with the sample weights of
 `sqrt_inverse`. A floor sees the whole training split, without augmentation, and has no seed. It is recorded once per data
 fingerprint and shot rule, in a folder of its own of the study's folder: it is no trial, and nothing that reads trials
 counts it.
@@ -31,6 +32,7 @@ from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.metrics import RegionMetric, compute_region_metrics
+from dirtune.models.encoders import pair_mlp
 from dirtune.results.records import names
 from dirtune.results.records.schema import SplitPredictions, TrialRecord
 from dirtune.results.records.store import write_record
@@ -64,8 +66,15 @@ class FloorPredictions(NamedTuple):
 def list_floors(manifest: Manifest) -> tuple[str, ...]:
     """Return the names of the floors of a data set."""
     is_dense = manifest.label.dense is not None
-    reads_vectors = bool(manifest.features) and all(spec.kind == "vector" for spec in manifest.features.values())
-    return names.CONSTANT_FLOORS + (names.LEARNED_FLOORS if reads_vectors and not is_dense else ())
+    return names.CONSTANT_FLOORS + (names.LEARNED_FLOORS if list_vector_inputs(manifest) and not is_dense else ())
+
+
+def list_vector_inputs(manifest: Manifest) -> list[str]:
+    """Return the names of the vector inputs, sorted; empty if an input is neither a vector nor a text."""
+    kinds = {name: spec.kind for name, spec in manifest.features.items()}
+    if not set(kinds.values()) <= {"vector", "tokens"}:
+        return []
+    return sorted(name for name, kind in kinds.items() if kind == "vector")
 
 
 def compute_floor_id(floor: str, manifest: Manifest, shot_rule: str) -> str:
@@ -126,7 +135,7 @@ def predict_floors(data: ResidentData, floors: Collection[str]) -> Iterator[tupl
     weights = Reweighting(scheme="sqrt_inverse").compute_weights(
         bins, data.manifest.label.num_bins, labels=train.exact_labels
     )
-    inputs = sorted(data.manifest.features)
+    inputs = list_vector_inputs(data.manifest)
     fitted = FittedRows(
         inputs=_read_vectors(train, inputs, kept), labels=train.exact_labels[kept], weights=weights[kept]
     )
@@ -200,17 +209,22 @@ def predict_learned(floor: str, fitted: FittedRows, vectors: Mapping[str, Array]
 
 def _select_fitted_rows(train: Split, manifest: Manifest) -> NDArray[np.int64]:
     """Return the positions of the rows to fit to: every k-th in the order of sample ids, if there are too many."""
-    width = sum(spec.size for spec in manifest.features.values()) * len(manifest.label.axes)
+    sizes = [manifest.features[name].size for name in list_vector_inputs(manifest)]
+    width = sum(sizes) * len(manifest.label.axes)
     most = max(MIN_FITTED_ROWS, MAX_FITTED_VALUES // width)
     return np.arange(0, len(train), -(-len(train) // most), dtype=np.int64)
 
 
 def _read_vectors(split: Split, inputs: Sequence[str], rows: NDArray[np.int64]) -> Array:
-    """Return the inputs with these names as columns of one matrix, shape `(rows, d)`."""
-    parts = [
-        np.concatenate([read[name].double().flatten(1).numpy() for name in inputs], axis=1)
-        for read in split.read(torch.from_numpy(rows).split(READING_ROWS))
-    ]
+    """Return the inputs with these names, or the comparison of a pair, as columns of one matrix, shape `(rows, d)`."""
+    parts = []
+    for read in split.read(torch.from_numpy(rows).split(READING_ROWS)):
+        columns = [read[name].double().flatten(1).numpy() for name in inputs]
+        if list(inputs) == [pair_mlp.FIRST, pair_mlp.SECOND]:
+            first, second = columns
+            # No linear function of the two vectors tells how similar they are.
+            columns = [np.abs(first - second), first * second]
+        parts.append(np.concatenate(columns, axis=1))
     return np.concatenate(parts)
 
 

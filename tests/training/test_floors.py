@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
-from dirtune.manifest import LabelSpec
+from dirtune.manifest import InputSpec, LabelSpec
 from dirtune.results.records.names import CONSTANT_FLOORS, FLOORS, LEARNED_FLOORS
 from dirtune.results.records.store import read_table
 from dirtune.training import floors
@@ -81,6 +81,30 @@ def test_learned_floors_are_those_of_scikit_learn(
         name: np.abs(each.by_split["test"] - labels_of(vectors, "test")).mean() for name, each in predicted.items()
     }
     assert max(errors["ridge"], errors["boosting"]) < min(errors["median"], errors["mean"])
+
+
+def test_a_pair_of_texts_is_compared_by_its_features(vectors: ResidentData) -> None:
+    vector = InputSpec(kind="vector", shape=(6,))
+    tokens = InputSpec(kind="tokens", shape=(3,), vocabulary=9)
+    specs = {"first": tokens, "first_features": vector, "second": tokens, "second_features": vector}
+    splits = {}
+    for name, rows in vectors.splits.items():
+        first = rows.inputs["vector"]
+        text = torch.ones(len(rows), 3, dtype=torch.int32)
+        inputs = {"first": text, "first_features": first, "second": text, "second_features": first.roll(1, dims=0) ** 2}
+        splits[name] = replace(rows, inputs=inputs)
+    pairs = replace(vectors, manifest=vectors.manifest.model_copy(update={"inputs": specs}), splits=splits)
+    assert list_floors(pairs.manifest) == (*CONSTANT_FLOORS, *LEARNED_FLOORS)
+    ((_, found),) = predict_floors(pairs, ("ridge",))
+    compared = {}
+    for name, split in splits.items():
+        u, v = (split.inputs[f"{side}_features"].double().numpy() for side in ("first", "second"))
+        compared[name] = np.hstack([np.abs(u - v), u * v])
+    scaler = StandardScaler().fit(compared["train"])
+    model = RidgeCV(alphas=floors.PENALTIES).fit(scaler.transform(compared["train"]), labels_of(pairs, "train"))
+    assert found.by_split["test"] == pytest.approx(model.predict(scaler.transform(compared["test"])), rel=1e-6)
+    alone = pairs.manifest.model_copy(update={"inputs": {"first": tokens, "second": tokens}})
+    assert list_floors(alone) == CONSTANT_FLOORS
 
 
 def test_a_label_of_two_dimensions_has_a_floor_in_each(vectors: ResidentData) -> None:
