@@ -61,6 +61,9 @@ class SweepView(View):
             f"{plan.study.name}: {plan.total_trials} trials, {format_recorded(plan)}, {plan.concurrency} at once"
         )
 
+    def report_activity(self, activity: str) -> None:
+        self._print(activity)
+
     def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         self._get_progress().update_epoch(job, epoch)
 

@@ -2,6 +2,8 @@
 
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec, Manifest
+from dirtune.results.analysis.claims import MIN_FEW_SAMPLES
+from dirtune.reweighting.density import shot_regions
 
 _LARGE_IMAGE = 64
 """Height or width beyond which images get a residual network, in pixels."""
@@ -9,17 +11,19 @@ _BATCH = 64
 EPOCHS, STEPS, PATIENCE = 60, 50, 10
 """Longest training, steps of an epoch, at least, and epochs without a better one after which a training ends."""
 _TEMPLATE = """\
-# Which method lowers the error of rare {label_name}? Written by `dirtune init`; every line may be changed.
+# Which method lowers the error of {subject}? Written by `dirtune init`; every line may be changed.
 # {rows:,} training rows; {label_name} from {low:g} to {high:g} {unit}, in bins of {bin_width:g} {bin_unit}.
 # What the labels determine is taken from the data unless it is given here, and `dirtune plan {file}` shows it: predictions
 # are the median of the training labels plus an output times their spread, and ConR's window is one label bin.
 name: {name}
-question: Does a method for imbalanced labels lower the error of rare {label_name}?
+question: Does a method for imbalanced labels lower the error of {subject}?
 reference: vanilla
 # Runs are compared in pairs of equal seeds; fewer than five pairs seldom decide anything.
 seeds: [0, 1, 2, 3, 4]
 # The epoch and the settings of a run are selected by the mean error over label bins, in which rare labels count like others.
 objective: {{metric: balanced_mae}}
+# Words such as "helps" are about this column of the table, fixed before the results are seen. {few:,} test rows are few-shot{reason}.
+claim: {{region: {region}}}
 
 base:
   data: {{name: {data}}}
@@ -93,10 +97,16 @@ def write_starter_study(manifest: Manifest, *, name: str, file: str) -> str:
         rule = "labels per pixel have no common methods to begin with; the study nyud2_conr is one with those that they have"
         raise InputError(Fault(where=manifest.name, rule=rule))
     encoder, views, is_small = _choose_encoder(manifest)
+    few = _count_few_samples(manifest)
+    claims_few = few >= MIN_FEW_SAMPLES
     rows = manifest.splits["train"].rows
     is_scalar = not label.components
     return _TEMPLATE.format(
         label_name=label.name,
+        subject=f"rare {label.name}" if claims_few else f"{label.name}, with rare values counted like frequent ones",
+        few=few,
+        region="few" if claims_few else "all",
+        reason="" if claims_few else f", too few (under {MIN_FEW_SAMPLES}) for a claim about them alone",
         unit=label.unit,
         rows=rows,
         low=label.low,
@@ -118,6 +128,15 @@ def write_starter_study(manifest: Manifest, *, name: str, file: str) -> str:
         trials=6,
         space=(_RANKSIM_SPACE if is_scalar else "") + _SPACE,
     )
+
+
+def _count_few_samples(manifest: Manifest) -> int:
+    """Return the number of test samples in the shot region few."""
+    if "test" not in manifest.splits:
+        return 0
+    regions = shot_regions(manifest.train_counts, manifest.shot_rules[manifest.default_shot_rule])
+    counts = manifest.splits["test"].bin_counts
+    return sum(number for number, region in zip(counts, regions, strict=True) if region == "few")
 
 
 def _choose_encoder(manifest: Manifest) -> tuple[str, str, bool]:

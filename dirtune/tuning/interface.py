@@ -37,6 +37,9 @@ class View:
     def begin(self, plan: Plan, recorded: Sequence[RecordedTrial] = ()) -> None:
         """Show that the sweep starts to run the trials that are not recorded."""
 
+    def report_activity(self, activity: str) -> None:
+        """Show what is being done while no trial runs, such as the start of the workers."""
+
     def report_epoch(self, job: TrialJob, epoch: int, objective: float | None) -> None:
         """Show that a trial has ended an epoch, with its validation objective."""
 

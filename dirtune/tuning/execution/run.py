@@ -25,6 +25,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
         KeyboardInterrupt: on a second Ctrl-C.
     """
     study, manifest, storage = folder.study, folder.manifest, folder.storage
+    view.report_activity(f"{study.name}: starting Ray")
     with session.ray_session():
         # Before anything is written: a study that does not fit the cluster leaves nothing behind.
         plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
@@ -50,6 +51,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
             driver = Driver(queue, folder, view, stop, plan.concurrency, lock.check)
             view.begin(plan, recorded)
             if not queue.is_empty:
+                view.report_activity("reading the data and starting workers")
                 settings = worker.WorkerSettings(
                     study=driver.storage,
                     manifest=manifest,
@@ -67,6 +69,9 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compaction.compact_if_outdated(storage)
             # At the end, when no trial needs the CPUs; not after a stop request, which must end soon.
-            problem = "" if stop.reason else floors.record_missing_floors(folder, options.data)
+            problem = ""
+            if not stop.reason:
+                view.report_activity("floors: predictions without a training run")
+                problem = floors.record_missing_floors(folder, options.data)
             summary = driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))
             return replace(summary, floors_problem=problem)
