@@ -64,14 +64,16 @@ def test_every_kind_is_drawn_by_the_command_line(
     printed = capsys.readouterr()
     assert end.value.code == 0, printed.err
     assert printed.out == f"figure: figures/study-{kind}.png\n"
-    assert (tmp_path / f"figures/study-{kind}.png").stat().st_size > 10_000
+    file = tmp_path / f"figures/study-{kind}.png"
+    assert file.stat().st_size > 10_000
+    assert file.read_bytes().startswith(STARTS[".png"])
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-def test_every_kind_is_written_in_every_type_of_file(kind: str, tmp_path: Path) -> None:
+def test_every_kind_is_written_in_the_other_types_of_file(kind: str, tmp_path: Path) -> None:
     root = write_store(kind, tmp_path)
 
-    for suffix in FILE_TYPES:
+    for suffix in set(FILE_TYPES) - {".png"}:
         file = plot(root, "study", kind, output=tmp_path / f"x{suffix}", **OPTIONS.get(kind, {}))
         assert file.stat().st_size > 3000
         assert file.read_bytes().startswith(STARTS[suffix])
@@ -97,14 +99,14 @@ def test_an_incomplete_study_is_drawn(kind: str, tmp_path: Path) -> None:
     broken = record("conr", 9, status="failed", trial_id="broken", fingerprint=data)
     write_study(root, [broken, record("new", 0, fingerprint=data)])
 
-    assert plot(root, "study", kind, output=root / "x.png", **OPTIONS.get(kind, {})).exists()
+    assert plot(root, "study", kind, output=root / "x.svg", **OPTIONS.get(kind, {})).exists()
 
 
 @pytest.mark.parametrize("kind", sorted(set(FIGURES) - set(STORES)))
 def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
     root = write_many_arms(tmp_path, 36)
 
-    assert plot(root, "study", kind, output=root / "x.png").stat().st_size > 10_000
+    assert plot(root, "study", kind, output=root / "x.svg").stat().st_size > 10_000
 
 
 def test_drawing_needs_no_pyplot_torch_or_ray(tmp_path: Path) -> None:
