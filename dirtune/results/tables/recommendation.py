@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.tables.floors import FloorRow, format_floor
+from dirtune.results.records import names
+from dirtune.results.tables.floors import FloorRow, find_unbeaten, format_floor
 from dirtune.results.tables.render.numbers import format_change
 from dirtune.results.tables.table import ArmRow, ArmTable, make_arm_table
 
@@ -41,17 +42,30 @@ def describe_recommendation(root: str | Path, study: str) -> list[str]:
     # The largest gain first: its interval is one of several, which Holm's correction of the words accounts for.
     helping = sorted(by_word.get("helps", ()), key=lambda row: to_loss(row.cells[region].mean, table.metric))
     best = helping[0] if helping else base
-    answer = [_describe_best(table, best, base) if helping else _describe_none(table, base)]
+    if _finds_nothing(table, best):
+        answer = [
+            f"No recommendation: {best.arm}, at {best.cells[region].mean:.4g}{_format_unit(table)} in {_name_column(table)}, is no "
+            f"better than a constant prediction; dirtune check {study} says why."
+        ]
+    else:
+        answer = [_describe_best(table, best, base) if helping else _describe_none(table, base)]
     answer += _describe_costs(table, best)
     others = {
-        "also helps": [row.arm for row in helping[1:]],
-        "hurts": [row.arm for row in by_word.get("hurts", ())],
+        "also helps": [_name_with_caveats(table, row) for row in helping[1:]],
+        "hurts": [_name_with_caveats(table, row) for row in by_word.get("hurts", ())],
         "makes no difference": [row.arm for row in by_word.get("same", ())],
         "undecided": [_describe_open(table, row) for row in by_word.get("open", ())],
         "not measured": [name for name in rows if name not in measured and name != base.arm],
     }
     answer += [f"{word.capitalize()}: {', '.join(arms)}." for word, arms in others.items() if arms]
     return [*answer, *_describe_floors(table, best), *table.cautions]
+
+
+def _finds_nothing(table: ArmTable, arm: ArmRow) -> bool:
+    """Return True if an arm is no better than a prediction of one number in the claim's column."""
+    region = table.claim.region
+    constant = [floor for floor in table.floors if floor.name in names.CONSTANT_FLOORS]
+    return bool(find_unbeaten(arm.cells[region].mean, region, table.metric, constant))
 
 
 def _describe_best(table: ArmTable, best: ArmRow, base: ArmRow) -> str:
@@ -84,6 +98,11 @@ def _describe_costs(table: ArmTable, best: ArmRow) -> list[str]:
         if low > 0 and not math.isnan(high):
             worse.append(f"{region} ({_format_difference(best, table, region)})")
     return [f"It is worse in region {', '.join(worse)}."] if worse else []
+
+
+def _name_with_caveats(table: ArmTable, row: ArmRow) -> str:
+    verdict = row.cells[table.claim.region].verdict
+    return f"{row.arm} (but: {'; '.join(verdict.caveats)})" if verdict is not None and verdict.caveats else row.arm
 
 
 def _describe_open(table: ArmTable, row: ArmRow) -> str:
