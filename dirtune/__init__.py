@@ -14,6 +14,7 @@ _HOMES = {
     "check": "dirtune.api:check",
     "compact": "dirtune.api:compact",
     "doctor": "dirtune.cluster.doctor:doctor",
+    "export": "dirtune.prediction.export:export",
     "ingest": "dirtune.data.ingest:ingest",
     "init": "dirtune.data.init:init",
     "inspect": "dirtune.data.inspection:inspect",

@@ -1,4 +1,4 @@
-"""Commands on trained models: predict."""
+"""Commands on trained models: predict, export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,3 +57,20 @@ def predict(
     show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
     if note := trained.describe_range(table):
         show(note)
+
+
+@app.command()
+def export(
+    study: SweepName,
+    arm: Arm = None,
+    results: ResultsRoot = "results",
+    format_: Annotated[str, typer.Option("--format", help="pt2, onnx or safetensors.")] = "safetensors",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: exports/STUDY-ARM-FORMAT.")
+    ] = None,
+    seed: Seeds = None,
+) -> None:
+    """Export the trained models of an arm, with a model card, for use without dirtune."""
+    from dirtune.prediction.export import export as write_export
+
+    show(f"exported: {write_export(study, arm=arm, root=results, format=format_, output=output, seeds=seed)}")

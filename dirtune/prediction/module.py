@@ -46,7 +46,8 @@ class PredictionModule(nn.Module):
             return torch.stack([member(view).predictions for member in self.members])
         # The transform reads the labels, too, which new images do not have.
         first = inputs[0]
-        labels = first.new_zeros((len(first), 1, *first.shape[-2:]), dtype=torch.int16)
+        # `len` would fix the batch size of an exported program.
+        labels = first.new_zeros((first.shape[0], 1, *first.shape[-2:]), dtype=torch.int16)
         view = self._transform.apply_evaluation({**view, self._dense.column: labels})
         size = view[self._dense.column]
         return torch.stack([upsample_bilinear(member(view).predictions, size) for member in self.members])

@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from dirtune.data.ingest import ingest
+from tests.training.conftest import configuration, data_root, toy
 from tests.tuning.sweeps import sweep_without_ray
+
+__all__ = ["configuration", "data_root", "own_root", "raw", "results", "toy"]
 
 ROWS = 120
 STUDY: dict[str, Any] = {
