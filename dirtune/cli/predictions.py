@@ -51,7 +51,7 @@ def predict(
     check_device(device)
     from dirtune.prediction.arm import load
 
-    trained = load(study, arm=arm, root=results, seeds=seed, device=device)
+    trained = load(study, arm=arm, results=results, seeds=seed, device=device)
     table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)  # type: ignore[arg-type]
     file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
     show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
@@ -73,4 +73,4 @@ def export(
     """Export the trained models of an arm, with a model card, for use without dirtune."""
     from dirtune.prediction.export import export as write_export
 
-    show(f"exported: {write_export(study, arm=arm, root=results, format=format_, output=output, seeds=seed)}")
+    show(f"exported: {write_export(study, arm=arm, results=results, format=format_, output=output, seeds=seed)}")

@@ -23,8 +23,9 @@ from dirtune.prediction.module import PredictionModule
 from dirtune.results.analysis.arms import StudyRuns, filter_rows, read_study_runs
 from dirtune.results.analysis.selection import get_selection
 from dirtune.results.records import kept
-from dirtune.results.records.studies import open_studies, read_study
+from dirtune.results.records.studies import open_study, read_study
 from dirtune.reweighting.density import label_bins
+from dirtune.study.files import StudySource, get_study_name
 from dirtune.training.kept_model import KeptModel, read_model
 
 if TYPE_CHECKING:
@@ -194,26 +195,27 @@ class TrainedArm:
 
 
 def load(
-    study: str,
+    study: StudySource,
     *,
     arm: str | None = None,
-    root: str | Path = "results",
+    results: str | Path = "results",
     seeds: Collection[int] | None = None,
     device: str = "cpu",
 ) -> TrainedArm:
     """Return the trained models of an arm.
 
     Args:
-        study: name of a study in the results.
+        study: name of a study in the results, its file, or its content.
         arm: name of the arm; None means the only one.
-        root: root of the results, a path or URL.
+        results: root of the results, a path or URL.
         seeds: the seeds whose models are loaded; None means all.
         device: device of the models.
 
     Raises:
         InputError: there is no such study, arm or seed, or a trial was recorded without a model.
     """
-    storage = open_studies(root, [study])[study]
+    study = get_study_name(study)
+    storage = open_study(results, study)
     runs = read_study_runs(storage, read_study(storage), get_selection(_SELECTION))
     name, trials = _choose_trials(storage, runs, study, arm, seeds)
     models = {seed: read_model(storage, trial_id, torch.device(device)) for seed, trial_id in trials.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.prediction.arm import TrainedArm
 from dirtune.results.analysis.soundness import check_study
-from dirtune.results.records.studies import open_studies, read_study
+from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import as_markdown
 
@@ -17,12 +17,12 @@ _LOADING = {
 }
 
 
-def make_card(trained: TrainedArm, *, root: str | Path, files: Sequence[str] = ()) -> str:
+def make_card(trained: TrainedArm, *, results: str | Path, files: Sequence[str] = ()) -> str:
     """Return the model card as Markdown, with the metadata of model hubs before it.
 
     Args:
         trained: the arm.
-        root: root of its results.
+        results: root of its results.
         files: names of the exported files.
     """
     return "\n".join(
@@ -30,16 +30,16 @@ def make_card(trained: TrainedArm, *, root: str | Path, files: Sequence[str] = (
             *_list_metadata(trained),
             f"# {trained.study}: {trained.arm}",
             "",
-            *_describe_model(trained, root, files),
+            *_describe_model(trained, results, files),
             "## Data",
             "",
             *_describe_data(trained.contract.manifest),
             "## Errors",
             "",
-            *_describe_errors(trained, root),
+            *_describe_errors(trained, results),
             "## Limits",
             "",
-            *_describe_limits(trained, root),
+            *_describe_limits(trained, results),
         ]
     )
 
@@ -56,9 +56,9 @@ def _list_metadata(trained: TrainedArm) -> Iterator[str]:
     yield ""
 
 
-def _describe_model(trained: TrainedArm, root: str | Path, files: Sequence[str]) -> Iterator[str]:
+def _describe_model(trained: TrainedArm, results: str | Path, files: Sequence[str]) -> Iterator[str]:
     first = next(iter(trained.models.values()))
-    question = read_study(open_studies(root, [trained.study])[trained.study]).question
+    question = read_study(open_study(results, trained.study)).question
     if question:
         yield f"Arm `{trained.arm}` of a study of: {question}"
         yield ""
@@ -105,7 +105,7 @@ def _count_bins(axis: LabelSpec) -> str:
     return f"{axis.num_bins:,} bins of {width}"
 
 
-def _describe_errors(trained: TrainedArm, root: str | Path) -> Iterator[str]:
+def _describe_errors(trained: TrainedArm, results: str | Path) -> Iterator[str]:
     """Yield the test errors by region, and the study's table."""
     unit = trained.contract.manifest.label.unit
     yield f"Mean absolute error in {unit} on the test samples, mean and standard deviation over the seeds:"
@@ -117,14 +117,14 @@ def _describe_errors(trained: TrainedArm, root: str | Path) -> Iterator[str]:
         yield f"| {region} | {error.samples:,} | {values[0]} | {values[1]} |"
     yield ""
     # A single run has no study to compare it with.
-    if read_study(open_studies(root, [trained.study])[trained.study]).arms:
+    if read_study(open_study(results, trained.study)).arms:
         yield "All arms of the study:"
         yield ""
-        yield as_markdown(compare(root, TableRequest(studies=(trained.study,))))
+        yield as_markdown(compare(results, TableRequest(studies=(trained.study,))))
         yield ""
 
 
-def _describe_limits(trained: TrainedArm, root: str | Path) -> Iterator[str]:
+def _describe_limits(trained: TrainedArm, results: str | Path) -> Iterator[str]:
     label = trained.contract.manifest.label
     yield f"* Labels outside of {label.low:g} to {label.high:g} {label.unit} were never seen; predictions there are extrapolation."
     for region in ("medium", "few"):
@@ -133,8 +133,8 @@ def _describe_limits(trained: TrainedArm, root: str | Path) -> Iterator[str]:
             ratio = error.mean / trained.errors["all"].mean
             yield f"* Region {region}: {ratio:.2g} times the error over all test samples, measured on {error.samples:,} of them."
     yield "* The spread is the disagreement of the seeds, not an interval: errors that all seeds share are not in it."
-    if read_study(open_studies(root, [trained.study])[trained.study]).arms:
-        findings = [str(each) for each in check_study(root, trained.study)]
+    if read_study(open_study(results, trained.study)).arms:
+        findings = [str(each) for each in check_study(results, trained.study)]
         yield from (f"* {finding}" for finding in findings)
         if not findings:
             yield "* `dirtune check` has found nothing about the trainings of the study."

@@ -32,7 +32,8 @@ from dirtune.prediction.arm import TrainedArm, load
 from dirtune.prediction.card import make_card
 from dirtune.prediction.module import PredictionModule
 from dirtune.results.records import kept
-from dirtune.results.records.studies import open_studies
+from dirtune.results.records.studies import open_study
+from dirtune.study.files import StudySource
 
 FORMATS = ("pt2", "onnx", "safetensors")
 OUTPUTS = ("prediction", "spread")
@@ -42,10 +43,10 @@ _EXAMPLE_ROWS = 3
 
 
 def export(
-    study: str,
+    study: StudySource,
     *,
     arm: str | None = None,
-    root: str | Path = "results",
+    results: str | Path = "results",
     format: str = "safetensors",
     output: str | Path | None = None,
     seeds: Collection[int] | None = None,
@@ -53,9 +54,9 @@ def export(
     """Export the trained models of an arm into a folder, and return it.
 
     Args:
-        study: name of a study in the results.
+        study: name of a study in the results, its file, or its content.
         arm: name of the arm; None means the only one.
-        root: root of the results.
+        results: root of the results, a path or URL.
         format: one of `FORMATS`.
         output: the folder; None means `exports/STUDY-ARM-FORMAT`.
         seeds: the seeds whose models are exported; None means all.
@@ -70,15 +71,15 @@ def export(
     ):
         rule = f"needs {' and '.join(missing)} (`pip install 'dirtune[export]'`)"
         raise InputError(Fault(where="export", key="format", rule=rule, got=format))
-    trained = load(study, arm=arm, root=root, seeds=seeds)
+    trained = load(study, arm=arm, results=results, seeds=seeds)
     if format == "safetensors":
-        files = _read_weights(open_studies(root, [study])[study], trained)
+        files = _read_weights(open_study(results, trained.study), trained)
     else:
         make = _make_pt2 if format == "pt2" else _make_onnx
         files = {f"model.{format}": make(trained.module, _make_examples(trained.contract, trained.module), trained)}
     files["inputs.json"] = _hide_origin(trained.contract).model_dump_json(indent=1).encode()
-    files["README.md"] = make_card(trained, root=root, files=tuple(files)).encode()
-    folder = Path(output) if output is not None else Path("exports") / f"{study}-{trained.arm}-{format}"
+    files["README.md"] = make_card(trained, results=results, files=tuple(files)).encode()
+    folder = Path(output) if output is not None else Path("exports") / f"{trained.study}-{trained.arm}-{format}"
     storage = Storage.open(folder)
     for name, content in files.items():
         storage.write(name, content)

@@ -54,11 +54,11 @@ def random_rows(rows: int) -> np.ndarray:
 
 
 def test_pt2_and_onnx_predict_as_torch_for_other_batch_sizes(results: Path, tmp_path: Path) -> None:
-    module = dirtune.load("mine", arm="logarithms", root=results).module
+    module = dirtune.load("mine", arm="logarithms", results=results).module
     for form, rows in (("pt2", 7), ("onnx", 7), ("onnx", 1)):
         model = tmp_path / form / f"model.{form}"
         if not model.exists():
-            dirtune.export("mine", arm="logarithms", root=results, format=form, output=model.parent)
+            dirtune.export("mine", arm="logarithms", results=results, format=form, output=model.parent)
         expected = [each.detach().numpy() for each in module(torch.from_numpy(random_rows(rows)))]
         given = [random_rows(rows)]
         found = run_elsewhere(model, given, tmp_path) if form == "pt2" else run_onnx(model, given)
@@ -68,8 +68,8 @@ def test_pt2_and_onnx_predict_as_torch_for_other_batch_sizes(results: Path, tmp_
 
 
 def test_safetensors_are_the_kept_files(results: Path, tmp_path: Path) -> None:
-    folder = dirtune.export("mine", arm="plain", root=results, output=tmp_path / "out", seeds=[1, 5])
-    trained = dirtune.load("mine", arm="plain", root=results, seeds=[1, 5])
+    folder = dirtune.export("mine", arm="plain", results=results, output=tmp_path / "out", seeds=[1, 5])
+    trained = dirtune.load("mine", arm="plain", results=results, seeds=[1, 5])
     for seed, model in trained.models.items():
         for name in ("model.safetensors", "config.json"):
             kept = results / "mine" / "models" / model.trial_id / name
@@ -82,13 +82,13 @@ def test_safetensors_are_the_kept_files(results: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_has_the_numbers_of_the_tables_and_the_findings(results: Path, tmp_path: Path) -> None:
-    text = (dirtune.export("mine", arm="smooth", root=results, output=tmp_path / "out") / "README.md").read_text()
-    errors = dirtune.load("mine", arm="smooth", root=results).errors
+    text = (dirtune.export("mine", arm="smooth", results=results, output=tmp_path / "out") / "README.md").read_text()
+    errors = dirtune.load("mine", arm="smooth", results=results).errors
     for region, error in errors.items():
         assert f"| {region} | {error.samples} | {'' if error.mean is None else f'{error.mean:.4g}'} | " in text
     assert "label `y`" in text
     assert "MPa" in text
-    for finding in dirtune.check(results, "mine"):
+    for finding in dirtune.check("mine", results=results):
         assert str(finding) in text
     assert "models of 89 parameters" in text
     assert text.startswith("---\nlibrary_name: dirtune\npipeline_tag: tabular-regression\n")
@@ -98,15 +98,15 @@ def test_unknown_formats_and_missing_packages_are_one_sentence(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"unknown format, got 'onx'.*did you mean 'onnx'"):
-        dirtune.export("mine", arm="plain", root=results, format="onx")
+        dirtune.export("mine", arm="plain", results=results, format="onx")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx and onnxscript \(`pip install 'dirtune\[export\]'`\)"):
-        dirtune.export("mine", arm="plain", root=results, format="onnx", output=tmp_path / "out")
+        dirtune.export("mine", arm="plain", results=results, format="onnx", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_onnx_model_that_differs_is_refused(results: Path) -> None:
-    trained = dirtune.load("mine", arm="plain", root=results)
+    trained = dirtune.load("mine", arm="plain", results=results)
     examples = (torch.from_numpy(random_rows(3)),)
     content = export._make_onnx(trained.module, examples, trained)
     assert export.check_onnx(content, trained.module, examples, scale=1.0)

@@ -25,7 +25,7 @@ def recorded(results: Path) -> pd.DataFrame:
     """The recorded test predictions: label and one column per seed, by sample id."""
     sql = """select sample_id, label, seed, prediction from predictions join trials using (trial_id)
              where arm = 'smooth' and split = 'test'"""
-    rows = dirtune.query(sql, results).to_pandas()
+    rows = dirtune.query(sql, results=results)
     wide = rows.pivot(index=["sample_id", "label"], columns="seed", values="prediction").reset_index("label")
     return wide.sort_index()
 
@@ -43,7 +43,7 @@ def test_file(raw: Path, recorded: pd.DataFrame) -> Path:
 def test_the_test_file_gets_the_recorded_predictions_bit_for_bit(
     results: Path, recorded: pd.DataFrame, test_file: Path
 ) -> None:
-    found = dirtune.load("mine", arm="smooth", root=results).predict(test_file, each_seed=True)
+    found = dirtune.load("mine", arm="smooth", results=results).predict(test_file, each_seed=True)
     assert found["sample_id"].tolist() == pd.read_csv(test_file)["name"].tolist()
     found = found.set_index("sample_id").loc[recorded.index]
     for seed in (0, 1, 5):
@@ -54,11 +54,11 @@ def test_the_test_file_gets_the_recorded_predictions_bit_for_bit(
 
 
 def test_a_model_of_logarithms_predicts_in_the_labels_unit(results: Path, test_file: Path) -> None:
-    trained = dirtune.load("mine", arm="logarithms", root=results, seeds=[0])
+    trained = dirtune.load("mine", arm="logarithms", results=results, seeds=[0])
     found = trained.predict(test_file).set_index("sample_id")["prediction"]
     sql = """select sample_id, prediction from predictions join trials using (trial_id)
              where arm = 'logarithms' and split = 'test' and seed = 0"""
-    expected = dirtune.query(sql, results).to_pandas().set_index("sample_id")["prediction"].loc[found.index]
+    expected = dirtune.query(sql, results=results).set_index("sample_id")["prediction"].loc[found.index]
     np.testing.assert_array_equal(found, expected)
     inputs = read_new_samples(test_file, trained.contract).read(np.arange(len(found)))
     mean, _ = trained.module(torch.from_numpy(inputs["features"]))
@@ -83,7 +83,7 @@ def test_every_prediction_has_its_region_and_the_test_error_there(
             many, few = np.isin(bins, rule.many_bins), ~np.isin(bins, rule.many_bins + rule.medium_bins)
         return counts[bins].tolist(), np.where(many, "many", np.where(few, "few", "medium"))
 
-    found = dirtune.load("mine", arm="smooth", root=results).predict(test_file)
+    found = dirtune.load("mine", arm="smooth", results=results).predict(test_file)
     counts, regions = describe(found["prediction"].to_numpy())
     assert found["region"].tolist() == regions.tolist()
     assert found["training_samples"].tolist() == counts
@@ -98,7 +98,7 @@ def test_every_prediction_has_its_region_and_the_test_error_there(
 
 
 def test_frames_arrays_and_model_inputs_get_the_same_predictions(results: Path, test_file: Path) -> None:
-    trained = dirtune.load("mine", arm="plain", root=results)
+    trained = dirtune.load("mine", arm="plain", results=results)
     frame = pd.read_csv(test_file)
     from_file, from_frame = trained.predict(test_file), trained.predict(frame)
     pd.testing.assert_frame_equal(from_file, from_frame)
@@ -140,11 +140,11 @@ def test_frames_arrays_and_model_inputs_get_the_same_predictions(results: Path, 
 def test_rows_that_break_the_contract_are_refused_in_one_sentence(results: Path, change: object, sentence: str) -> None:
     frame = make_frame().drop(columns="y").head(5)
     with pytest.raises(InputError, match=f"(?s){sentence}"):
-        dirtune.load("mine", arm="plain", root=results).predict(change(frame))  # type: ignore[operator]
+        dirtune.load("mine", arm="plain", results=results).predict(change(frame))  # type: ignore[operator]
 
 
 def test_unknown_categories_can_be_none_of_the_known_ones(results: Path) -> None:
-    trained = dirtune.load("mine", arm="plain", root=results, seeds=[1])
+    trained = dirtune.load("mine", arm="plain", results=results, seeds=[1])
     frame = make_frame().head(1).assign(kind="mud")
     found = trained.predict(frame, unknown_categories="zeros")
     features = trained.contract.features
@@ -166,7 +166,7 @@ def test_unknown_categories_can_be_none_of_the_known_ones(results: Path) -> None
 )
 def test_arrays_of_another_form_are_refused(results: Path, given: object, sentence: str) -> None:
     with pytest.raises(InputError, match=f"(?s){sentence}"):
-        dirtune.load("mine", arm="plain", root=results).predict(given)
+        dirtune.load("mine", arm="plain", results=results).predict(given)
 
 
 def test_unknown_arms_seeds_and_lost_models_are_named(results: Path, tmp_path: Path) -> None:
@@ -176,18 +176,18 @@ def test_unknown_arms_seeds_and_lost_models_are_named(results: Path, tmp_path: P
         ({"arm": "plain", "seeds": [0, 3]}, "no complete trial of this seed, got 3; known: 0, 1, 5"),
     ):
         with pytest.raises(InputError, match=f"(?s){sentence}"):
-            dirtune.load("mine", root=results, **given)
+            dirtune.load("mine", results=results, **given)
     models = Storage.open(results / "mine")
-    trial = dirtune.query("select trial_id from trials where arm = 'plain' and seed = 1", results).to_pylist()[0][
-        "trial_id"
+    trial = dirtune.query("select trial_id from trials where arm = 'plain' and seed = 1", results=results)["trial_id"][
+        0
     ]
     models.move(f"models/{trial}/inputs.json", "inputs.json")
     try:
         with pytest.raises(
             InputError, match=rf"recorded without a model: seed 1 \(trial {trial}\); choose of seeds 0, 5"
         ):
-            dirtune.load("mine", arm="plain", root=results)
-        assert list(dirtune.load("mine", arm="plain", root=results, seeds=[0, 5]).models) == [0, 5]
+            dirtune.load("mine", arm="plain", results=results)
+        assert list(dirtune.load("mine", arm="plain", results=results, seeds=[0, 5]).models) == [0, 5]
     finally:
         models.move("inputs.json", f"models/{trial}/inputs.json")
 
@@ -198,7 +198,7 @@ def test_the_command_writes_a_file_and_refuses_in_one_line(results: Path, test_f
         done = CliRunner().invoke(app, [*command, str(test_file), "--output", str(tmp_path / name)])
         assert done.exit_code == 0, done.output
         assert "by 3 models" in done.output
-        expected = dirtune.load("mine", arm="smooth", root=results).predict(test_file)
+        expected = dirtune.load("mine", arm="smooth", results=results).predict(test_file)
         pd.testing.assert_frame_equal(read(tmp_path / name), expected)
     for arguments in ([str(tmp_path / "none.csv")], [str(test_file), "--output", "out.xls"]):
         done = CliRunner().invoke(app, [*command, *arguments])
@@ -207,7 +207,7 @@ def test_the_command_writes_a_file_and_refuses_in_one_line(results: Path, test_f
 
 def test_a_metric_of_the_predictions_is_the_recorded_one(results: Path, recorded: pd.DataFrame) -> None:
     """The errors shown with predictions are those of the tables."""
-    errors = dirtune.load("mine", arm="smooth", root=results).errors
+    errors = dirtune.load("mine", arm="smooth", results=results).errors
     values = [
         compute_region_metrics(recorded["label"], recorded[seed], np.full(len(recorded), "few"))[0]["value"]
         for seed in (0, 1, 5)
