@@ -33,10 +33,11 @@ _HOMES = {
     "table": "dirtune.api:table",
     "tensorboard": "dirtune.results.tensorboard:write_logs",
     "train": "dirtune.training.train:train",
+    "weights": "dirtune.reweighting.labels:weights",
 }
 
-_MODULES = ("register", "testing")
-"""Submodules for the authors of plug-ins."""
+_MODULES = ("nn", "register", "testing")
+"""Submodules: for training loops of one's own, and for the authors of plug-ins."""
 
 __all__ = sorted(_HOMES)
 

@@ -20,7 +20,7 @@ FLOORS = [
     "io",
     "manifest label_transform reweighting batch metrics diagnostics",
     "losses models results",
-    "recipe config presets register testing",
+    "recipe config presets register testing nn",
     "study",
     "data",
     "training",

@@ -1,0 +1,53 @@
+"""Feature distribution smoothing as a layer between an encoder and the last layer of a regressor."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dirtune.frozen import read
+from dirtune.models.fds import FeatureSmoothing
+from dirtune.reweighting import fds
+from dirtune.reweighting.labels import LabelBins
+
+
+class FDS(nn.Module):
+    """Feature distribution smoothing (Yang et al., ICML 2021); formula: `dirtune.models.fds`.
+
+    Smooths in training mode from the third epoch on, by the statistics of the epochs before the last one, and is the identity in
+    evaluation mode. At the end of every epoch, pass
+    the embeddings of the whole training set to `observe`, batch by batch and unsmoothed, and then call `end_epoch`.
+
+    Args:
+        embedding_dim: embedding size.
+        bins: label bins of the training set.
+        settings: those of `reweighting.fds`, such as `size`, `sigma` and `momentum`.
+    """
+
+    def __init__(self, embedding_dim: int, bins: LabelBins, **settings: Any) -> None:
+        super().__init__()
+        self.bins = bins
+        self.smoothing = FeatureSmoothing(read(fds.FDS, settings, where="FDS"), embedding_dim, bins.spec.num_bins)
+        self._statistics = self.smoothing.make_empty_statistics()
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the embeddings that the last layer reads."""
+        # Bins need the labels on the CPU, for which the device would have to finish.
+        if not self.training:
+            return embeddings
+        smoothed: Tensor = self.smoothing(embeddings, self.bins.find_bins(labels))
+        return smoothed
+
+    @torch.no_grad()
+    def observe(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Add a batch of the training set to the statistics of the epoch."""
+        found = self.smoothing.compute_statistics(embeddings, self.bins.find_bins(labels))
+        if not int(self._statistics.count.sum()):
+            self._statistics = found
+        else:
+            self._statistics = self._statistics + found
+
+    def end_epoch(self) -> None:
+        """Smooth and update the statistics with those of the epoch."""
+        self.smoothing.end_epoch(self._statistics)
+        self._statistics = self.smoothing.make_empty_statistics()
