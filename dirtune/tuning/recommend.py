@@ -193,7 +193,8 @@ class _Run:
             ),
             r"seeds: .*": "seeds: [0]",
         }
-        text = re.sub(r"(?m)\A#.*", lambda line: f"{_MARK} ({line[0].lstrip('# ')})\n{_SEARCHING}", text)
+        # The first line of a starter study names its author.
+        text = f"{_MARK}; every line may be changed.\n{_SEARCHING}\n{text.partition(chr(10))[2]}"
         self.write(_set_lines(text, lines))
         minutes = time_left / 60
         self.report(
