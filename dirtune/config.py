@@ -256,7 +256,9 @@ class TrialConfig(Frozen):
         parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
         parts += [type(term) for term in self.terms.get_active().values()]
         parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
-        found = {plugin for part in parts if (plugin := plugins.get_plugin(part)) is not None}
+        encoder: Any = self.model.encoder
+        of_module = {encoder.find_plugin()} if hasattr(encoder, "find_plugin") else set[Plugin]()
+        found = of_module | {plugin for part in parts if (plugin := plugins.get_plugin(part)) is not None}
         return sorted(found, key=lambda plugin: plugin.name)
 
     def to_plain(self) -> dict[str, Any]:
@@ -265,19 +267,19 @@ class TrialConfig(Frozen):
 
     def compute_trial_id(self, data_fingerprint: str) -> str:
         """Return the id of this run on the data with that fingerprint: 16 hexadecimal digits."""
-        return hash_json({"config": to_identity(self), "data": data_fingerprint, **self._identify_outside()})
+        return hash_json({"config": to_identity(self), "data": data_fingerprint, **self.identify_outside()})
 
     def make_trial_ids(self, data_fingerprint: str) -> Callable[[int], str]:
         """Return a function that computes `compute_trial_id` of this configuration with another seed, a hundred times faster."""
         # Below the limit of seeds, and no number of any other setting
         mark = SEED_LIMIT - 1_234_567
         marked = to_identity(self.model_copy(update={"seed": mark}))
-        identity = {"config": marked, "data": data_fingerprint, **self._identify_outside()}
+        identity = {"config": marked, "data": data_fingerprint, **self.identify_outside()}
         before, seed, after = to_canonical_json(identity).partition(f'"seed":{mark}')
         assert seed, "the seed is part of every identity"
         return lambda seed: hash_text(f'{before}"seed":{seed}{after}')
 
-    def _identify_outside(self) -> dict[str, Any]:
+    def identify_outside(self) -> dict[str, Any]:
         """Return hashes of what a run uses from outside of dirtune; empty, and so without effect on an id, for most runs."""
         fingerprints = sorted({plugin.fingerprint for plugin in self.list_plugins()})
         encoder: Any = self.model.encoder

@@ -18,7 +18,7 @@ import importlib.util
 import inspect
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -368,6 +368,26 @@ def hash_package(package: str) -> str:
     for name, path in sorted(files):
         state.update(f"{name.as_posix()}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return state.hexdigest()[:_DIGITS]
+
+
+def find_factory(place: str) -> tuple[Callable[..., Any], PackagePlugin]:
+    """Return a function by `package.module:function`, and its package, which must have entry points of dirtune.
+
+    Raises:
+        InputError: the package has none, so that a study could run any code by its name, or there is no such function.
+    """
+    module, name = place.split(":")
+    dists = {
+        entry.module.split(".")[0]: entry.dist for kind in GROUPS for entry in list_entry_points(kind) if entry.dist
+    }
+    package = module.split(".")[0]
+    if package not in dists:
+        rule = "must be of an installed package with entry points of dirtune"
+        raise InputError(Fault(where="model.encoder.factory", rule=rule, got=place, known=tuple(dists)))
+    try:
+        return getattr(importlib.import_module(module), name), make_package_plugin(dists[package], module)
+    except (ImportError, AttributeError) as error:
+        raise InputError(Fault(where="model.encoder.factory", rule=f"cannot be found ({error})", got=place)) from None
 
 
 def find_obstacle(plugin: Plugin) -> Fault | None:

@@ -30,6 +30,9 @@ EXAMPLE: dict[str, Any] = {
     "arms": {
         "vanilla": {},
         "spread": {"terms": {"spread": {"weight": 0.1}}},
+        "sines": {
+            "model": {"encoder": {"name": "module", "factory": "dirtune_spread:make_sines", "options": {"width": 8}}}
+        },
         "wide": {"model": {"encoder": {"name": "wide_mlp", "width": 8}}},
     },
 }
@@ -88,7 +91,7 @@ def test_it_is_swept_on_ray_and_a_changed_source_makes_new_trials(
     assert all([*json.loads(text)] == ["dirtune-spread 0.1.0"] for text in used["plugins"])
     # This process has not installed it, and reads the results.
     table = dirtune.table("tiny", results=results, metric="tail_error")
-    assert {"vanilla", "spread", "wide"} <= set(table.to_frame()["arm"])
+    assert {"vanilla", "spread", "sines", "wide"} <= set(table.to_frame()["arm"])
 
     source = tmp_path / "changed/source"
     shutil.copytree(ROOT / "examples/plugin", source)
@@ -98,7 +101,7 @@ def test_it_is_swept_on_ray_and_a_changed_source_makes_new_trials(
     site.mkdir()
     install(source, site)
     planned = run(site, "-m", "dirtune.cli", "plan", "tiny.yaml", *roots, cwd=tmp_path)
-    assert "0 recorded, 3 orphaned" in " ".join(planned.stdout.split()), planned.stdout + planned.stderr
+    assert "0 recorded, 4 orphaned" in " ".join(planned.stdout.split()), planned.stdout + planned.stderr
     # Without it, the study is refused in a sentence.
     refused = run(ROOT, "-m", "dirtune.cli", "plan", "tiny.yaml", *roots, cwd=tmp_path)
     assert refused.returncode == 2

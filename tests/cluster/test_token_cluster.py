@@ -19,6 +19,7 @@ import yaml
 
 from dirtune.training.provenance import get_code_version
 from tests.cluster.heads import end, find_free_ports, is_listening, wait_until
+from tests.plugin_sources import SPREAD, write
 from tests.tuning.sweeps import DIGITS, rows
 
 # A head and a node of their own take minutes to start; what a missing token means is also tested in tests/data/test_connect.py.
@@ -150,6 +151,21 @@ def test_with_the_token_a_study_is_swept_and_its_results_are_stored(
     written = [each for each in (tmp_path / "results").rglob("*") if each.is_file()]
     assert written
     assert not [each for each in written if TOKEN.encode() in each.read_bytes()]
+
+
+def test_the_plugins_of_a_study_are_sent_with_it(jobs: Cluster, digits: Path, tmp_path: Path) -> None:
+    write(tmp_path, SPREAD)
+    arms = {"vanilla": {}, "spread": {"terms": {"spread": {"weight": 0.1}}}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**SMALL, "plugins": ["my_terms.py"], "arms": arms}))
+    roots = ["--data", digits, "--results", tmp_path / "results"]
+    command = ["submit", tmp_path / "tiny.yaml", "--address", jobs.jobs, "--python", sys.executable, *roots]
+    refused = run_dirtune(jobs.get_token_environment(), *command)
+    assert refused.returncode == 2
+    assert "--allow-plugins" in refused.stderr
+    done = run_dirtune(jobs.get_token_environment(), *command, "--allow-plugins")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trained = rows("select distinct arm from curves where name = 'train/spread'", tmp_path / "results")
+    assert trained["arm"].tolist() == ["spread"]
 
 
 def test_a_root_that_the_nodes_cannot_use_ends_the_job_before_the_sweep(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,3 +81,42 @@ def test_what_cannot_be_shipped_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"script\.py: is the script of this process, which workers cannot run"):
         open_folder(study, data_root, tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 2], ids=["two_workers", "a_group"])
+def test_a_killed_sweep_resumes_with_its_plugins(
+    study_file: Callable[..., str], data_root: Path, tmp_path: Path, workers: int
+) -> None:
+    write(tmp_path, SPREAD + WORST)
+    recipe = {**STUDY["base"]["recipe"], "epochs": 200}
+    base = {**STUDY["base"], "metrics": ["worst"], "recipe": recipe}
+    study_file(**CHANGES, base=base, resources={"workers": workers, "checkpoint_seconds": 0})
+    roots = ["--data", str(data_root), "--results", str(tmp_path / "results")]
+    dirtune_ = [sys.executable, "-m", "dirtune.cli"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.Popen(
+        [*dirtune_, "sweep", "tiny.yaml", *roots], cwd=tmp_path, env=environment, start_new_session=True
+    )
+    while killed.poll() is None and not list((tmp_path / "results/tiny/trials").glob("*/checkpoint/*")):
+        time.sleep(0.1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert len(list_records(tmp_path / "results")) < 2
+    # The file may be gone: the results have a copy.
+    (tmp_path / "my_terms.py").unlink()
+    done = subprocess.run(
+        [*dirtune_, "resume", "tiny", "--allow-plugins", *roots],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    curves = rows("select arm, count(*) n from curves where name = 'train/spread' group by arm", tmp_path / "results")
+    assert curves.values.tolist() == [["spread", 200]]
+
+
+def list_records(results: Path) -> list[Path]:
+    return list((results / "tiny/results/trials").glob("*.parquet"))

@@ -4,6 +4,7 @@ Starting a process, importing torch and fetching the data takes seconds; a trial
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
 """
 
+import socket
 import time
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import torch
 from dirtune.data.blocks import Blocks, fetch
 from dirtune.data.contract import InputContract
 from dirtune.data.memory_budget import MemoryBudget, count_sharers, keep_freed_memory, measure_memory_budget
-from dirtune.errors import OutOfMemory
+from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.results.records.schema import Status
@@ -110,6 +111,7 @@ class ResidentWorker:
         """Begin a trial, or resume it from its checkpoint; the files of a trial that was running stay as they are."""
         # The memory of the trial before must be free before the next model is built.
         self._running = None
+        check_same_sources(job, self._settings.manifest)
         self._running = TrialRun(
             job,
             self._data,
@@ -143,6 +145,17 @@ class ResidentWorker:
 
     def close(self) -> None:
         """Close nothing: the process ends with its actor."""
+
+
+def check_same_sources(job: TrialJob, manifest: Manifest) -> None:
+    """Raise if what a trial uses from outside of dirtune, plug-ins and pretrained weights, is another one on this machine.
+
+    Raises:
+        InputError: the trial has another id here than where it was planned.
+    """
+    if job.config.identify_outside() and job.config.compute_trial_id(manifest.fingerprint) != job.trial_id:
+        rule = "plug-ins or pretrained weights differ from those of the machine that started the sweep"
+        raise InputError(Fault(where=socket.gethostname(), rule=rule))
 
 
 def get_local_device(gpus: float) -> torch.device:

@@ -13,8 +13,8 @@ from dirtune.models.encoders.encoder import find_only_input
 from dirtune.testing import ENCODER_CHECKS, make_inputs
 from tests.models.encoders.cases import CASES, IMAGE, VECTOR
 
-OF_LIBRARIES = {"timm", "torchvision", "transformers"}
-"""Tested in `tests/models/encoders/test_libraries.py`."""
+OF_LIBRARIES = {"module", "timm", "torchvision", "transformers"}
+"""Tested in `tests/models/encoders/test_libraries.py` and `tests/test_example_plugin.py`."""
 every_encoder = pytest.mark.parametrize("name", sorted(CASES))
 
 

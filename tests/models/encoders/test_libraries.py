@@ -208,6 +208,10 @@ def test_the_weights_are_part_of_the_identity(bert: Path, tmp_path: Path) -> Non
         ),
         ({"name": "torchvision", "model": "squeezenet1_0"}, "has no last linear layer"),
         (
+            {"name": "module", "factory": "os:system"},
+            "must be of an installed package with entry points of dirtune, got 'os:system'",
+        ),
+        (
             {"name": "transformers", "model": "no/such-model"},
             "not in the cache of the hub; fetch it once by `hf download",
         ),
@@ -216,7 +220,7 @@ def test_the_weights_are_part_of_the_identity(bert: Path, tmp_path: Path) -> Non
 def test_what_is_missing_is_a_sentence(
     settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if settings["name"] != "torchvision":
+    if settings["name"] in {"timm", "transformers"}:
         pytest.importorskip(settings["name"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dirtune import plugins
 from dirtune.config import TrialConfig
 from dirtune.data.blocks import Blocks
 from dirtune.data.cache import ResidentData
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
+from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
 from dirtune.training.checkpoint import save_checkpoint
 from dirtune.training.trial import TrialJob, get_trial_folder
-from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings
+from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings, check_same_sources
 from dirtune.tuning.folder.layout import STOP_REQUEST
+from tests.plugin_sources import SPREAD, forgotten_plugins, write
 from tests.training.conftest import configuration
 from tests.training.runs import EXPLODING, TERMS, VARYING, Configure, job_of, tables
 
-__all__ = ["configuration"]
+__all__ = ["configuration", "forgotten_plugins"]
 
 ROOM = MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 
@@ -114,3 +118,15 @@ def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same
         folder.remove(STOP_REQUEST)
         run_to_the_end(make_worker(data_root, tmp_path / "stopped"), [job])
     assert read_records(tmp_path / "stopped") == read_records(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("forgotten_plugins")
+def test_other_sources_than_those_of_the_driver_are_refused(
+    configuration: Configure, toy: ResidentData, tmp_path: Path, jobs: list[TrialJob]
+) -> None:
+    plugins.load_files([write(tmp_path, SPREAD)])
+    job = job_of(configuration(terms={"spread": {}}), toy)
+    check_same_sources(job, toy.manifest)
+    other = replace(job, trial_id="0" * 16)
+    with pytest.raises(InputError, match="plug-ins or pretrained weights differ"):
+        check_same_sources(other, toy.manifest)

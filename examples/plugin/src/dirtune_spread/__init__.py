@@ -49,6 +49,23 @@ class _WideMLP(Encoder):
         return embeddings
 
 
+class Sines(nn.Module):
+    """Sines of random projections, without weights to train but a linear layer; used as `{name: module, factory: ...}`."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.embedding_dim = width
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs).sin()
+
+
+def make_sines(shape: tuple[int, ...], width: int = 16) -> nn.Module:
+    """Return the module for inputs of a shape."""
+    return Sines(int(np.prod(shape)), width)
+
+
 def tail_error(labels: Any, predictions: Any) -> float:
     """Compute the 95th percentile of the absolute error, in the label's unit."""
     return float(np.percentile(np.abs(labels - predictions), 95)) if len(labels) else float("nan")
