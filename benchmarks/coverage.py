@@ -14,7 +14,9 @@ the arm, normal in the reference), or heavy (t with three degrees of freedom). `
 helps or hurts, by the seeds alone and by the joint test. Whole table: a word in the claim's column, and in every column. Same:
 the share of arms at exactly the margin that are called the same. Sequential: level, power and seeds. Searched: two identical
 methods, each tuned by one search of eight configurations, and by three searches that are the unit of the test; `c` is the
-standard deviation between configurations over that between seeds.
+standard deviation between configurations over that between seeds. Splits: equal arms over random splits of one data set, by a t
+test that takes the splits for independent, and by the corrected resampled t test; `trained` is the variance between splits that
+their training rows cause over that which their test rows cause.
 
 Each figure has its own standard error.
 """
@@ -411,6 +413,43 @@ def measure_searched(ratio: float, seeds: int, *, studies: int, repeats: int = 1
     return Share.of(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)
 
 
+def measure_splits(
+    test_share: float, splits: int, *, trained: float, studies: int, rows: int = 100
+) -> dict[str, Share]:
+    """Return the share of comparisons of equal arms over random splits of one data set with a false word about new samples.
+
+    A row's part in the difference is heavy-tailed and the same in every split that tests the row; so is the effect of a row that
+    is trained on. The rows of a data set are a sample of the population in which the arms do not differ.
+
+    Args:
+        test_share: of the rows, and the same again for validation.
+        splits: of each study.
+        trained: variance of a split's difference by its training rows, over that by its test rows.
+        studies: simulated ones.
+        rows: of the data set, or of a region.
+    """
+    random = np.random.default_rng([int(100 * test_share), splits, int(10 * trained), rows])
+    tested = round(test_share * rows)
+    trained_rows = rows - 2 * tested
+    by_test = draw_factors(0.8, (studies, rows), random) * random.normal(size=(studies, rows))
+    scale = math.exp(0.8**2 / 2) * math.sqrt(trained * trained_rows / tested)
+    by_train = scale * random.normal(size=(studies, rows))
+    differences = np.empty((studies, splits))
+    common = np.zeros((studies, rows))
+    for split in range(splits):
+        order = random.permuted(np.tile(np.arange(rows), (studies, 1)), axis=1)
+        test, train = order[:, :tested], order[:, 2 * tested :]
+        differences[:, split] = np.take_along_axis(by_test, test, 1).mean(axis=1)
+        differences[:, split] += np.take_along_axis(by_train, train, 1).mean(axis=1)
+        np.put_along_axis(common, test, np.take_along_axis(common, test, 1) + 1, axis=1)
+    # The observed share of common test samples of two splits, as a table computes it
+    share = (common * (common - 1)).sum(axis=1) / (splits * (splits - 1) * tested)
+    variance = differences.var(axis=1, ddof=1)
+    growth = {"as if independent": 0.0, "corrected": share / (1 - share)}
+    t = {rule: differences.mean(axis=1) / np.sqrt((1 / splits + each) * variance) for rule, each in growth.items()}
+    return {rule: Share.of(2 * special.stdtr(splits - 1, -np.abs(each)) < 0.05) for rule, each in t.items()}
+
+
 def show(title: str, rows: Mapping[tuple[str, ...], Mapping[str, object]], labels: tuple[str, ...]) -> None:
     """Print one table."""
     kinds = list(next(iter(rows.values())))
@@ -494,6 +533,16 @@ def show_words(studies: int) -> None:
             for ratio, seeds in product((0.0, 0.5, 1.0, 2.0), (3, 6, 9))
         },
         ("c", "seeds"),
+    )
+    show(
+        "equal arms over random splits of 100 rows with a false word about new samples, in %",
+        {
+            (f"{share:.2f}", str(splits), f"{trained:g}"): measure_splits(
+                share, splits, trained=trained, studies=5 * studies
+            )
+            for share, splits, trained in product((0.1, 0.2, 1 / 3), (3, 5, 10), (0.0, 0.25, 1.0))
+        },
+        ("test share", "splits", "trained"),
     )
 
 

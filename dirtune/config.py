@@ -43,6 +43,8 @@ class DataConfig(Frozen):
     """Rule of the manifest that assigns label bins to shot regions. None: the manifest's default."""
     fraction: Annotated[float, Added()] = Field(default=1.0, gt=0, le=1)
     """Share of the training rows used: the same rows in every arm, and a smaller share is a subset of a larger one."""
+    split: Annotated[int, Added()] = Field(default=0, ge=0)
+    """Number of the split: 0 is the ingested one, others are drawn from all rows (`dirtune.data.resplit`)."""
 
 
 class Objective(Frozen):

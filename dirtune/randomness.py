@@ -11,6 +11,16 @@ SEED_LIMIT = 2**63
 """Seeds are below this number, which is the limit of 64 bits with a sign in the records."""
 
 
+SEEDS_PER_REPETITION = 1000
+"""Seeds of one split or search of a study that has several: repetition `r` trains with the study's seeds plus `1000 r`, so
+that no two splits share the luck of a seed, and a seed names its repetition."""
+
+
+def get_repetition(seed: int) -> int:
+    """Return the split or search that a seed belongs to, in a study that has several."""
+    return seed // SEEDS_PER_REPETITION
+
+
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """Return a 63-bit seed for one purpose, such as `derive_seed(3, "order", epoch)`."""
     text = "/".join(str(part) for part in (seed, *purpose))

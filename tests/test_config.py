@@ -21,6 +21,7 @@ ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
     "model.label_transform": "log",
     "model.pixel_units": None,
+    "data.split": 2,
     "model.projection_layers": 2,
     "model.predictor_output": "relu",
     "recipe.precision": "bf16",

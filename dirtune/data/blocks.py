@@ -75,7 +75,7 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
     # All splits are read as one set: starting a Ray Data execution costs seconds, for any amount of data.
     files = [file for split in manifest.splits for file in store.list_shards(storage, manifest, split)]
     dataset = ray.data.read_parquet(files, filesystem=storage.filesystem, include_paths=True)
-    dataset = dataset.select_columns(["path", "sample_id", "label", *manifest.inputs])
+    dataset = dataset.select_columns(["path", *_list_key_columns(manifest), *manifest.inputs])
     pixel_bytes = _count_rows(manifest) * sum(get_decoded_size(spec) for spec in manifest.inputs.values())
     if _is_encoded(manifest) and pixel_bytes <= budget:
         # A plain dictionary is pickled to the tasks.
@@ -165,6 +165,13 @@ class _StoredRows:
     labels: np.typing.NDArray[np.float64]
     positions: np.typing.NDArray[np.int64]
     """Chunk of each row, and its row in the chunk; shape (rows, 2)."""
+    groups: np.typing.NDArray[np.object_] | None
+    """None if the data set has no groups."""
+
+
+def _list_key_columns(manifest: Manifest) -> list[str]:
+    """Return the columns of a shard that are no inputs."""
+    return ["sample_id", "label", *([] if manifest.group is None else ["group"])]
 
 
 def _group_by_split(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str, _StoredRows]:
@@ -180,8 +187,17 @@ def _group_by_split(manifest: Manifest, tables: Sequence[pa.Table]) -> dict[str,
     ids = np.concatenate([batch.column("sample_id").to_numpy(zero_copy_only=False) for batch in batches])
     labels = np.concatenate([to_values(batch.column("label")) for batch in batches])
     positions = np.concatenate([_make_positions(number, batch.num_rows) for number, batch in enumerate(batches)])
+    groups = None
+    if manifest.group is not None:
+        groups = np.concatenate([batch.column("group").to_numpy(zero_copy_only=False) for batch in batches])
     return {
-        name: _StoredRows(chunks, ids[splits == name], labels[splits == name], positions[splits == name])
+        name: _StoredRows(
+            chunks,
+            ids[splits == name],
+            labels[splits == name],
+            positions[splits == name],
+            None if groups is None else groups[splits == name],
+        )
         for name in manifest.splits
     }
 
@@ -200,12 +216,14 @@ def _read_row_groups(storage: Storage, manifest: Manifest) -> dict[str, _StoredR
     found = {}
     for split, info in manifest.splits.items():
         groups: list[streaming.RowGroup] = []
-        ids, labels, positions = [], [], []
+        ids, labels, positions, sample_groups = [], [], [], []
         for file in store.list_shards(storage, manifest, split):
             with store.open_shard(storage, file) as parquet:
-                columns, metadata = parquet.read(["sample_id", "label"]), parquet.metadata
+                columns, metadata = parquet.read(_list_key_columns(manifest)), parquet.metadata
             ids.append(columns["sample_id"].to_numpy())
             labels.append(to_values(columns["label"]))
+            if manifest.group is not None:
+                sample_groups.append(columns["group"].to_numpy())
             for number in range(metadata.num_row_groups):
                 positions.append(_make_positions(len(groups), metadata.row_group(number).num_rows))
                 groups.append(streaming.RowGroup(file, number, metadata))
@@ -213,7 +231,13 @@ def _read_row_groups(storage: Storage, manifest: Manifest) -> dict[str, _StoredR
             rule = f"{info.rows} samples expected; ingest the data set again"
             raise InputError(Fault(where=manifest.name, key=split, rule=rule, got=rows))
         chunks = streaming.DiskChunks(storage, tuple(groups), manifest.inputs)
-        found[split] = _StoredRows(chunks, np.concatenate(ids), np.concatenate(labels), np.concatenate(positions))
+        found[split] = _StoredRows(
+            chunks,
+            np.concatenate(ids),
+            np.concatenate(labels),
+            np.concatenate(positions),
+            np.concatenate(sample_groups) if sample_groups else None,
+        )
     return found
 
 
@@ -231,6 +255,7 @@ def _load_splits(
             rows.ids,
             rows.labels,
             rows.positions,
+            sample_groups=rows.groups,
             device=device,
             threads=budget.threads,
             decoded=count,

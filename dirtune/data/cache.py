@@ -41,6 +41,8 @@ class Split(ABC):
     """As stored; `labels` is rounded to float32 for training."""
     groups: tuple[Rows, ...] | None = None
     """The rows of each row group if the set is on disk, else None."""
+    sample_groups: np.typing.NDArray[np.object_] | None = None
+    """Group of each row (such as the person), if the data set has groups; shape `(rows,)`."""
     transform: Transform = field(default_factory=SampleTransform)
     """From stored inputs to views. With per-pixel labels a view has the labels, and `labels` are the samples' means."""
 

@@ -197,6 +197,7 @@ def make_streamed_split(
     labels: np.typing.NDArray[np.float64],
     positions: np.typing.NDArray[np.int64],
     *,
+    sample_groups: np.typing.NDArray[np.object_] | None = None,
     device: torch.device,
     threads: int,
     decoded: cache.DecodeCount,
@@ -209,6 +210,7 @@ def make_streamed_split(
         ids: sample id of each row, shape `(rows,)`.
         labels: shape `(rows,)`, or `(rows, L)`.
         positions: as in `StreamedSplit.positions`.
+        sample_groups: group of each row, shape `(rows,)`; None without groups.
         device: of the batches.
         threads: that prefetch and decode.
         decoded: counts the decoded images.
@@ -227,6 +229,7 @@ def make_streamed_split(
         exact_labels=exact,
         label_bins=torch.from_numpy(label_bins(exact, manifest.label)).to(device),
         groups=groups,
+        sample_groups=None if sample_groups is None else sample_groups[order],
         transform=views.make_transform(manifest.label, manifest.inputs),
         specs=manifest.inputs,
         chunks=chunks,

@@ -114,6 +114,11 @@ def format_transfer_name(arm: str) -> str:
     return f"{arm}@transfer"
 
 
+def format_search_name(arm: str, repeat: int) -> str:
+    """Return the name of a further search of an arm."""
+    return f"{arm}@search{repeat}"
+
+
 def _list_compositions(study: Study) -> list[tuple[str, ...]]:
     """Return the distinct compositions of parts, each in the order in which the parts are declared."""
     derive, chosen = study.derive, list[Sequence[str]]()

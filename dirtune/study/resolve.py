@@ -15,9 +15,30 @@ from dirtune.frozen import read, to_canonical_json
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.nested import get_leaf, merge
 from dirtune.presets import PRESET_KEYS, PresetUse, expand_presets
+from dirtune.randomness import SEEDS_PER_REPETITION, get_repetition
 from dirtune.registry import Plugin
 from dirtune.study import expand, files, search_settings, space, validate
 from dirtune.study.schema import Arm, Claim, KeepModels, Resources, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSearchPlan:
+    """One search over the tuned settings of an arm."""
+
+    arm: Arm
+    repeat: int
+    """Number of the search, from 0."""
+    seed: int
+    """Seed of its trials."""
+
+    @property
+    def name(self) -> str:
+        """Name of the search: the arm's, with the number of a further search."""
+        return self.get_name(self.arm.name)
+
+    def get_name(self, arm: str) -> str:
+        """Return the name of the selection of an arm that uses this search."""
+        return arm if self.repeat == 0 else expand.format_search_name(arm, self.repeat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +58,7 @@ class ResolvedStudy:
     keep_models: KeepModels
     resources: Resources
     arms: tuple[Arm, ...]
+    splits: int = 1
     merged_arms: Mapping[str, str] = field(default_factory=dict)
     """Derived arms that are the same configuration as another arm, by name, and that arm."""
 
@@ -56,9 +78,32 @@ class ResolvedStudy:
         return self.seeds[0] if self.search.tuning_seed is None else self.search.tuning_seed
 
     @property
+    def searches(self) -> tuple[ArmSearchPlan, ...]:
+        """Searches of all arms with tuned settings, the first ones of all arms first."""
+        return tuple(
+            ArmSearchPlan(arm=arm, repeat=repeat, seed=self.tuning_seed + SEEDS_PER_REPETITION * repeat)
+            for repeat in range(self.search.repeats)
+            for arm in self.searched_arms
+        )
+
+    @property
+    def repetitions(self) -> int:
+        """Number of splits, or of searches; each has seeds of its own, in all arms."""
+        return max(self.splits, self.search.repeats if self.searched_arms else 1)
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """Seeds of an arm's trials: the study's, for every repetition."""
+        return tuple(
+            seed + SEEDS_PER_REPETITION * repetition for repetition in range(self.repetitions) for seed in self.seeds
+        )
+
+    @property
     def possible_seeds(self) -> tuple[int, ...]:
         """All seeds that an arm may get, in the order of their use: more than `seeds` only in a sequential study."""
-        added = 0 if self.sequential is None else self.sequential.most_seeds - len(self.seeds)
+        if self.sequential is None:
+            return self.trial_seeds
+        added = self.sequential.most_seeds - len(self.seeds)
         # Above the largest seed, so that no added seed is one of the study's.
         return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + added))
 
@@ -81,13 +126,21 @@ class ResolvedStudy:
         """Return the seeds of an arm's trials, without that of a confirmed search."""
         if arm.space and not self.search.confirm:
             return self.seeds[:1]
-        return self.seeds
+        return self.trial_seeds
+
+    def get_repetition(self, seed: int) -> int:
+        """Return the split or search that a trial with this seed belongs to."""
+        return get_repetition(seed) if self.repetitions > 1 else 0
+
+    def get_split(self, seed: int) -> int:
+        """Return the number of the split that a trial with this seed is trained on."""
+        return self.get_repetition(seed) if self.splits > 1 else 0
 
     def count_trials(self, arm: Arm) -> int:
         """Return the number of trials planned for an arm."""
         # Without confirmation, the search's trials are the result.
-        evaluated = 0 if arm.space and not self.search.confirm else len(self.seeds)
-        return self.get_budget(arm) + evaluated
+        evaluated = 0 if arm.space and not self.search.confirm else len(self.trial_seeds)
+        return self.get_budget(arm) * self.search.repeats + evaluated
 
     def to_plain(self) -> dict[str, Any]:
         """Return the study as plain data: the content of `study.json`, which later runs are compared with."""
@@ -104,7 +157,8 @@ class ResolvedStudy:
             "name": self.name,
             "question": self.question,
             "reference": self.reference,
-            "seeds": list(self.seeds),
+            "seeds": list(self.trial_seeds),
+            "splits": self.splits,
             "objective": self.objective.model_dump(mode="json"),
             "claim": {
                 "metric": self.compared_objective.metric,
@@ -191,6 +245,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     faults = list(validate.find_study_faults(study, names, where))
     faults += validate.find_confirmation_faults(study, where)
     faults += validate.find_sequential_faults(study, names, where)
+    faults += validate.find_repetition_faults(study, where)
     faults += validate.find_claim_faults(study, where)
     # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
@@ -223,6 +278,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     if is_complete:
         faults += validate.find_preset_faults(study, arms, where)
         faults += validate.find_space_faults(study, arms, where)
+        faults += validate.find_split_faults(study, arms, where)
         faults += axis_faults or validate.find_arm_faults(arms, where)
         faults += validate.find_search_faults(study, arms, where)
     if faults:
@@ -240,6 +296,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         representations=study.representations,
         keep_models=study.keep_models,
         resources=study.resources,
+        splits=study.splits,
         arms=tuple(expand.add_transfer_variants(study, arms)),
         merged_arms=merged_arms,
     )

@@ -115,6 +115,9 @@ class Study(Frozen):
     reference: str
     """The arm that the others are compared with."""
     seeds: tuple[int, ...] = Field(min_length=1)
+    splits: int = Field(default=1, ge=1, le=100)
+    """Number of train, val and test splits of the data set that every arm is trained on with all seeds. 1: the ingested one;
+    further ones are drawn from all its rows (`dirtune.data.resplit`)."""
     space: dict[str, Distribution] = {}
     """Tuned settings, by dotted path."""
     search: Search = Search()

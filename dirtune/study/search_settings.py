@@ -83,6 +83,10 @@ class Search(Frozen):
     """Train the selected configuration of an arm with every seed of the study, like the arms without a search."""
     tuning_seed: int | None = Field(default=None, ge=0, lt=SEED_LIMIT)
     """Seed of the search's trials, with `confirm`; not one of the study's seeds."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """Independent searches of every arm, each with seeds of its own for the sampler, the search's trials and the trials that
+    evaluate its selection. With several, searches are the unit of all tests, and the random configurations that they begin
+    with agree over the arms in the settings that these share."""
     transfer: Literal["none", "only", "both"] = "none"
     """Transfer of the settings selected in the reference arm to the other arms with the same tuned settings. only:
     instead of a search of their own; both: in additional arms named ARM@transfer."""

@@ -9,9 +9,9 @@ from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
-from dirtune.randomness import SEED_LIMIT
+from dirtune.randomness import SEED_LIMIT, SEEDS_PER_REPETITION
 from dirtune.results.statistics.margin import Margin
-from dirtune.study.expand import count_arms, format_transfer_name
+from dirtune.study.expand import count_arms, format_search_name, format_transfer_name
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
 
@@ -164,6 +164,38 @@ def find_confirmation_faults(study: Study, where: str) -> Iterator[Fault]:
         yield Fault(where=where, key="search.transfer", rule=rule, got=search.transfer)
 
 
+def find_repetition_faults(study: Study, where: str) -> Iterator[Fault]:
+    """Find settings that several splits or searches leave without a meaning."""
+    splits, repeats = study.splits, study.search.repeats
+    if max(splits, repeats) == 1:
+        return
+    key = "splits" if splits > 1 else "search.repeats"
+    if study.sequential is not None:
+        rule = "cannot be combined with `sequential`, which adds seeds of one split and one search"
+        yield Fault(where=where, key=key, rule=rule, got=max(splits, repeats))
+    if repeats > 1 and not study.search.confirm:
+        rule = "needs `confirm: true`: what each search has selected is trained with seeds of its own"
+        yield Fault(where=where, key="search.repeats", rule=rule, got=repeats)
+    seeds = {"seeds": max(study.seeds), "search.tuning_seed": study.search.tuning_seed or 0}
+    for name, seed in seeds.items():
+        if seed >= SEEDS_PER_REPETITION:
+            rule = f"must be below {SEEDS_PER_REPETITION} with several splits or searches, whose seeds are counted from there"
+            yield Fault(where=where, key=name, rule=rule, got=seed)
+
+
+def find_split_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterator[Fault]:
+    """Find arms that choose their split themselves, and searches that would see the test rows of another split."""
+    if any(arm.config.data.split for arm in arms) or any("data.split" in arm.space for arm in arms):
+        yield Fault(where=where, key="data.split", rule="is set by the study's own `splits`")
+    searched = any(arm.space for arm in arms)
+    if searched and study.splits > 1 and study.search.repeats != study.splits:
+        rule = (
+            f"must be {study.splits}, the number of `splits`: every split needs a search of its own, since one on another split "
+            "has seen its test rows"
+        )
+        yield Fault(where=where, key="search.repeats", rule=rule, got=study.search.repeats)
+
+
 def find_sequential_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:
     """Find sequential settings under which no seed can be added.
 
@@ -312,7 +344,16 @@ def find_search_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterato
     names = [each.name for each in (study.objective, *study.secondary)]
     if len(set(names)) < len(names):
         yield Fault(where=where, key="secondary", rule="has a duplicate objective", got=names)
-    for key, is_set in (("search.confirm", search.confirm), ("secondary", bool(study.secondary))):
+    for name in sorted(
+        {arm.name for arm in arms}
+        & {format_search_name(name, at) for name in searched for at in range(1, search.repeats)}
+    ):
+        yield Fault(where=where, key=f"arms.{name}", rule="is the name of a search that `search.repeats` adds")
+    for key, is_set in (
+        ("search.confirm", search.confirm),
+        ("search.repeats", search.repeats > 1),
+        ("secondary", bool(study.secondary)),
+    ):
         if is_set and not searched:
             yield Fault(where=where, key=key, rule="has no effect: no arm has tuned settings")
     if search.warm_start.study == study.name:

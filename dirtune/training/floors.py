@@ -16,7 +16,7 @@ record has their number); the median and mean of pixels are those of the label h
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dirtune.data import blocks
 from dirtune.data.cache import ResidentData, Split
 from dirtune.data.memory_budget import MemoryBudget
+from dirtune.data.resplit import redraw_splits
 from dirtune.frozen import hash_json
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
@@ -77,14 +78,23 @@ def list_vector_inputs(manifest: Manifest) -> list[str]:
     return sorted(name for name, kind in kinds.items() if kind == "vector")
 
 
-def compute_floor_id(floor: str, manifest: Manifest, shot_rule: str) -> str:
-    """Return the identity of a floor's record."""
+def compute_floor_id(floor: str, manifest: Manifest, shot_rule: str, split: int = 0) -> str:
+    """Return the identity of a floor's record.
+
+    Args:
+        floor: its name.
+        manifest: of the data set as ingested.
+        shot_rule: name of the shot rule.
+        split: number of the split of the data.
+    """
     rule = manifest.shot_rules[shot_rule].model_dump(mode="json")
     value = {"floor": floor, "version": VERSION, "data": manifest.fingerprint, "name": shot_rule, "rule": rule}
-    return f"floor-{hash_json(value)}"
+    return f"floor-{hash_json({**value, 'split': split} if split else value)}"
 
 
-def record_floors(study: Storage, data: Storage, manifest: Manifest, shot_rules: Collection[str]) -> tuple[str, ...]:
+def record_floors(
+    study: Storage, data: Storage, manifest: Manifest, shot_rules: Collection[str], splits: int = 1
+) -> tuple[str, ...]:
     """Compute and record the floors that a study's folder lacks; return their names.
 
     Args:
@@ -92,14 +102,16 @@ def record_floors(study: Storage, data: Storage, manifest: Manifest, shot_rules:
         data: the data root.
         manifest: of the data set.
         shot_rules: names of the shot rules of the study's arms.
+        splits: number of splits of the data, each of which has floors of its own.
     """
     folder = study.get_folder(names.FLOORS)
     known = set(folder.list_files("results/trials", suffix=".parquet"))
     missing = [
-        (floor, rule)
+        (split, floor, rule)
+        for split in range(splits)
         for floor in list_floors(manifest)
         for rule in sorted(shot_rules)
-        if f"{compute_floor_id(floor, manifest, rule)}.parquet" not in known
+        if f"{compute_floor_id(floor, manifest, rule, split)}.parquet" not in known
     ]
     if not missing:
         return ()
@@ -107,12 +119,16 @@ def record_floors(study: Storage, data: Storage, manifest: Manifest, shot_rules:
     folder.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
     # Labels alone are kept in memory: inputs are read once, batch by batch, if a floor needs them.
     found = blocks.read_without_ray(data, manifest, torch.device("cpu"), MemoryBudget(device_bytes=0, host_bytes=0))
-    floors = tuple(dict.fromkeys(floor for floor, _ in missing))
     code_version = get_code_version()
-    for floor, predictions in predict_floors(found, floors):
-        for rule in (rule for each, rule in missing if each == floor):
-            write_record(folder, _make_record(study, floor, found, predictions, rule, code_version))
-    return floors
+    for split in dict.fromkeys(split for split, _, _ in missing):
+        own = redraw_splits(found, split)
+        floors = {floor for number, floor, _ in missing if number == split}
+        for floor, predictions in predict_floors(own, floors):
+            for rule in (rule for number, each, rule in missing if (number, each) == (split, floor)):
+                record = _make_record(study, floor, own, predictions, rule, code_version)
+                identity = {"trial_id": compute_floor_id(floor, manifest, rule, split), "data_split": split}
+                write_record(folder, replace(record, trial={**record.trial, **identity}))
+    return tuple(dict.fromkeys(floor for _, floor, _ in missing))
 
 
 def predict_floors(data: ResidentData, floors: Collection[str]) -> Iterator[tuple[str, FloorPredictions]]:
@@ -231,6 +247,7 @@ def _read_vectors(split: Split, inputs: Sequence[str], rows: NDArray[np.int64]) 
 def _make_record(
     study: Storage, floor: str, data: ResidentData, predictions: FloorPredictions, shot_rule: str, code_version: str
 ) -> TrialRecord:
+    """Return the record of a floor without its identity."""
     manifest = data.manifest
     regions = shot_regions(manifest.train_counts, manifest.shot_rules[shot_rule])
     metrics, by_split = [], {}
@@ -245,7 +262,6 @@ def _make_record(
             "study": study.root.rsplit("/", 1)[-1],
             "arm": floor,
             "cell": "{}",
-            "trial_id": compute_floor_id(floor, manifest, shot_rule),
             "role": "floor",
             "status": "complete",
             "seconds_train": predictions.seconds,

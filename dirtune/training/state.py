@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.data import cache, subset
+from dirtune.data import cache, resplit, subset
 from dirtune.errors import InputError
 from dirtune.label_transform import make_training_spec
 from dirtune.manifest import LabelSpec
@@ -192,7 +192,8 @@ def begin_training(
     transform = config.model.label_transform
     task = make_task(data.manifest, transform, config.plugin_metrics)
     task.check(config)
-    data = subset.select_training_subset(cache.transform_training_labels(data, transform), config.data.fraction)
+    data = cache.transform_training_labels(resplit.redraw_splits(data, config.data.split), transform)
+    data = subset.select_training_subset(data, config.data.fraction)
     if faults := [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]:
         raise InputError(faults)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.

@@ -264,6 +264,7 @@ class TrialRun:
             "sample_order_digest": training.order_digest,
             "data": training.data.manifest.name,
             "data_fingerprint": training.data.manifest.fingerprint,
+            "data_split": job.config.data.split,
             "code_version": job.code_version,
             "started_at": self._started_at,
         }

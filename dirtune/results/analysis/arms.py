@@ -79,7 +79,9 @@ class ArmRuns:
     tried: Mapping[int, int]
     """Recorded configurations by seed."""
     searched: int
-    """Recorded configurations of a search whose selection was then trained on the seeds."""
+    """Recorded configurations of a search whose selection was then trained on the seeds; of several, of the largest."""
+    search_trials: int
+    """Recorded trials of all these searches."""
     planned: int | None
     """Number of planned trials; None if the study does not give it."""
     unfinished: Mapping[str, int]
@@ -260,7 +262,9 @@ def _make_arm_runs(
         levels=json.loads(next(cells, "{}")),
         chosen=chosen,
         tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
-        searched=len(search),
+        # With several searches of the arm, the configurations of the largest; they have seeds of their own
+        searched=max(Counter(trial.seed for trial in search).values(), default=0),
+        search_trials=len(search),
         planned=plan.trials,
         unfinished=Counter(t.status for t in (*trials, *search) if t.status != "complete"),
         missing=tuple(missing),

@@ -32,6 +32,8 @@ class Floor:
     """Training rows that it was fitted to."""
     values: Mapping[tuple[str, str, str], float]
     """By split, region and metric; NaN where undefined."""
+    data_split: int = 0
+    """Number of the split of the data."""
 
     @property
     def is_constant(self) -> bool:
@@ -88,7 +90,7 @@ def read_floor_tables(
 
 
 def read_floors(storage: Storage, info: studies.StudyInfo) -> tuple[Floor, ...]:
-    """Return the floors of a study's folder for the shot rules of its arms, in the order of `FLOORS`.
+    """Return the floors of a study's folder for the shot rules of its arms, in the order of `FLOORS`, then of the splits.
 
     Raises:
         InputError: a file is damaged.
@@ -96,16 +98,18 @@ def read_floors(storage: Storage, info: studies.StudyInfo) -> tuple[Floor, ...]:
     folder = storage.get_folder(names.FLOORS)
     if not folder.exists("results/trials"):
         return ()
-    columns = ("arm", "config.data.shot_rule", "config.floor.rows", "finished_at")
+    columns = ("arm", "config.data.shot_rule", "config.floor.rows", "finished_at", "data_split")
     found = store.read_tables(folder, {"trials": columns, "metrics": ("split", "region", "metric", "value")})
     values: dict[str, dict[tuple[str, str, str], float]] = {}
     for row in found["metrics"].to_pylist():
         key = (row["split"], row["region"], row["metric"])
         values.setdefault(row["trial_id"], {})[key] = math.nan if row["value"] is None else row["value"]
-    floors: dict[tuple[str, str], Floor] = {}
+    floors: dict[tuple[str, str, int], Floor] = {}
     # The newest last: an earlier version of dirtune may have recorded a floor of the same name.
     for row in sorted(found["trials"].to_pylist(), key=lambda row: row["finished_at"]):
-        floors[row["arm"], row["config.data.shot_rule"]] = Floor(
+        data_split = row["data_split"] or 0
+        floors[row["arm"], row["config.data.shot_rule"], data_split] = Floor(
+            data_split=data_split,
             name=row["arm"],
             shot_rule=row["config.data.shot_rule"],
             trial_id=row["trial_id"],
@@ -113,8 +117,12 @@ def read_floors(storage: Storage, info: studies.StudyInfo) -> tuple[Floor, ...]:
             values=values.get(row["trial_id"], {}),
         )
     rules = find_shot_rules(storage, info)
-    kept = [floor for floor in floors.values() if floor.name in FLOORS and floor.shot_rule in rules.values()]
-    return tuple(sorted(kept, key=lambda floor: (FLOORS.index(floor.name), floor.shot_rule)))
+    kept = [
+        floor
+        for floor in floors.values()
+        if floor.name in FLOORS and floor.shot_rule in rules.values() and floor.data_split < info.splits
+    ]
+    return tuple(sorted(kept, key=lambda floor: (FLOORS.index(floor.name), floor.shot_rule, floor.data_split)))
 
 
 def find_shot_rules(storage: Storage, info: studies.StudyInfo) -> dict[str, str]:

@@ -8,8 +8,10 @@ to the last bit, because they are made by the same functions from the same numbe
 One trial is one file, read by itself, so that memory does not grow with the study (except for `read_sample_predictions`).
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +66,7 @@ class BinErrors:
 class SamplePredictions:
     """Predictions of several trials for the same samples, in one order."""
 
+    sample_ids: Sequence[str]
     predictions: Mapping[str, NDArray[np.float64]]
     """By trial, of the labels' shape, in their unit; only trials whose predictions are stored."""
     labels: NDArray[np.float64]
@@ -180,13 +183,48 @@ def read_sample_predictions(
     binning = make_binning(manifest, bin_width)
     bins = label_bins(first.labels, binning.label)
     return SamplePredictions(
+        sample_ids=first.sample_ids,
         predictions=predictions,
         labels=first.labels,
         bins=bins,
         regions=_select_regions(shot_regions(binning.train_counts, next(iter(rules)))[bins]),
-        groups=_read_groups(storage, split, first.sample_ids),
+        groups=_read_groups(storage, first.sample_ids),
         group=manifest.group or "",
     )
+
+
+def read_split_overlap(
+    storage: Storage,
+    trials: Sequence[str],
+    *,
+    split: str = "test",
+    rule: ShotRule | None = None,
+    bin_width: float | None = None,
+) -> dict[str, float]:
+    """Return the share of common samples of two splits of the data by region, the mean over all pairs.
+
+    Args:
+        storage: the study's folder.
+        trials: one of each split of the data.
+        split: test or val.
+        rule: as in `read_sample_predictions`.
+        bin_width: as in `read_sample_predictions`.
+
+    Returns:
+        NaN where a region has no samples, and for a single trial.
+
+    Raises:
+        InputError: as `read_sample_predictions`.
+    """
+    found = [read_sample_predictions(storage, [trial], split=split, rule=rule, bin_width=bin_width) for trial in trials]
+    overlap = {}
+    for region in REGIONS:
+        members = [{each.sample_ids[row] for row in np.flatnonzero(each.regions[region]).tolist()} for each in found]
+        shares = [
+            2 * len(one & other) / (len(one) + len(other)) for one, other in combinations(members, 2) if one or other
+        ]
+        overlap[region] = float(np.mean(shares)) if shares else math.nan
+    return overlap
 
 
 def compute_bin_errors(
@@ -285,12 +323,12 @@ def _sort_samples(found: _TrialPredictions) -> _TrialPredictions:
     return _TrialPredictions(found.trial_id, ids, found.labels[order], found.predictions[order])
 
 
-def _read_groups(storage: Storage, split: str, sample_ids: Collection[str]) -> NDArray[np.int64] | None:
+def _read_groups(storage: Storage, sample_ids: Collection[str]) -> NDArray[np.int64] | None:
     """Return the number of each sample's group; None if the study's folder has no groups, or not of all samples."""
     if not storage.exists(GROUPS):
         return None
     (rows,) = parquetfile.read_files(storage, [GROUPS])
-    rows = filter_rows(rows, split=split)
+    # Sample ids are unique in a data set, and a study with several splits has groups of all of them
     by_sample = dict(zip(rows["sample_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
     names = [by_sample.get(sample) for sample in sample_ids]
     if None in names:

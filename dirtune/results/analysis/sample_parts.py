@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dirtune.randomness import SEEDS_PER_REPETITION, get_repetition
 from dirtune.results.analysis.recompute import SamplePredictions
 from dirtune.results.statistics import influence, joint, verdict
 
@@ -15,9 +16,17 @@ Trials = Mapping[int, str]
 """The trial of an arm by seed."""
 
 
-def select_seeds(seeds: Collection[int]) -> list[int]:
-    """Return the seeds whose predictions are used."""
-    return sorted(seeds)[:MOST_SEEDS]
+def select_seeds(seeds: Collection[int], *, is_repeated: bool = False) -> list[int]:
+    """Return the seeds whose predictions are used.
+
+    Args:
+        seeds: of an arm.
+        is_repeated: True if the seeds belong to several searches or splits, all of which are then among them.
+    """
+    if not is_repeated:
+        return sorted(seeds)[:MOST_SEEDS]
+    # The first seed of every repetition, then the second ones, and so on
+    return sorted(sorted(seeds, key=lambda seed: (seed % SEEDS_PER_REPETITION, seed))[:MOST_SEEDS])
 
 
 @dataclass
@@ -26,6 +35,8 @@ class SampleParts:
 
     metric: str
     stored: SamplePredictions
+    is_repeated: bool = False
+    """True if searches, not seeds, are the unit of tests."""
     _influences: dict[tuple[str, str], joint.Array] = field(default_factory=dict)
 
     @property
@@ -34,7 +45,7 @@ class SampleParts:
         return self.metric in influence.INFLUENCES
 
     def compute_difference(self, arm: Trials, reference: Trials, region: str) -> joint.Array | None:
-        """Return each sample's part in each seed's difference, shape `(seeds, units)`.
+        """Return each sample's part in each seed's difference, or in each search's, shape `(seeds, units)`.
 
         Samples of one group are one unit.
 
@@ -47,10 +58,16 @@ class SampleParts:
             None if the metric is not known, or too few of the seeds have predictions.
         """
         known = self.stored.predictions.keys()
-        seeds = [seed for seed in select_seeds(arm) if arm[seed] in known and reference[seed] in known]
-        if not self.is_known or len(seeds) < max(2, min(len(arm), verdict.MIN_PAIRS)):
+        selected = select_seeds(arm, is_repeated=self.is_repeated)
+        seeds = [seed for seed in selected if arm[seed] in known and reference[seed] in known]
+        # With repeated searches their parts, not those of the seeds, are the rows
+        rows = list(dict.fromkeys(get_repetition(seed) for seed in seeds)) if self.is_repeated else seeds
+        if not self.is_known or len(rows) < max(2, min(len(arm), verdict.MIN_PAIRS)):
             return None
         parts = np.stack([self._get(arm[seed], region) - self._get(reference[seed], region) for seed in seeds])
+        if self.is_repeated:
+            own = np.array([get_repetition(seed) for seed in seeds])
+            parts = np.stack([parts[own == row].mean(axis=0) for row in rows])
         if self.stored.groups is None or not parts.size:
             return parts
         # Numbered without gaps: a region has some of the groups.

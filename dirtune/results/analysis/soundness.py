@@ -72,6 +72,8 @@ class ArmTrial:
     arm: str
     epoch: str
     """The epoch that was chosen: best_val or last."""
+    data_split: int = 0
+    """Number of the split of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +116,9 @@ def check_study(root: str | Path, study: str) -> list[Finding]:
     runs = arms.read_study_runs(storage, info, get_selection("best_val"))
     claim = claims.make_claim(info, runs.metrics)
     trials = [
-        ArmTrial(trial_id=chosen.trial_id, arm=arm.arm, epoch=chosen.epoch)
+        ArmTrial(trial_id=chosen.trial_id, arm=arm.arm, epoch=chosen.epoch, data_split=info.get_data_split(seed))
         for arm in runs.arms
-        for chosen in arm.chosen.values()
+        for seed, chosen in arm.chosen.items()
     ]
     if not trials:
         # An empty list would look like trials without a fault.
@@ -253,7 +255,11 @@ def _find_floors(
     unbeaten: dict[str, dict[str, list[tuple[ArmTrial, float]]]] = {}
     for region in REGIONS:
         for trial in trials:
-            own = [floor for floor in known if floor.shot_rule == rules.get(trial.arm)]
+            own = [
+                floor
+                for floor in known
+                if (floor.shot_rule, floor.data_split) == (rules.get(trial.arm), trial.data_split)
+            ]
             value = values.get((trial.trial_id, trial.epoch, region), math.nan)
             for floor in find_unbeaten(value, "test", region, metric, own)[:1]:
                 level = floor.values["test", region, metric]

@@ -140,12 +140,25 @@ def read_composed_arms(request: PlotRequest) -> ComposedArms:
     table = request.build_table()
     if table.reference is None:
         raise request.make_error("has no reference; give one")
+    check_independence(request, table)
     known = {arm: configs[arm] for arm in table.arms if arm in configs}
     if table.reference not in known:
         raise request.make_error(f"has no recorded configuration of its reference, {table.reference}")
     return ComposedArms(table=table, reference=table.reference, configs=known)
 
 
+def check_independence(request: PlotRequest, table: ArmTable) -> None:
+    """Raise if the values of a study's arms have rows in common, as those of several splits do.
+
+    Raises:
+        InputError: the study has several splits.
+    """
+    if table.repetition == "splits":
+        raise request.make_error(
+            "has several splits, whose common rows the tests of this figure would count as new; `forest` has their intervals"
+        )
+
+
 def get_values(table: ArmTable, region: str) -> dict[str, Values]:
-    """Return the values of a region by arm and seed."""
-    return {row.arm: row.cells[region].values for row in table.rows}
+    """Return the values of a region by arm and seed, or the means by search of a study that repeats searches."""
+    return {row.arm: row.cells[region].units for row in table.rows}

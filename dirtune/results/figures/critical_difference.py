@@ -43,10 +43,11 @@ def build_critical_difference(request: _request.PlotRequest) -> CriticalDifferen
     """
     table = request.build_table()
     check_known("region", request.region, table.regions)
+    _arms.check_independence(request, table)
     shown = _arms.select_arms(table.rows, request.arms, reference=table.reference, most=_style.MAX_ROWS)
     rows = [row for row in table.rows if row.arm in shown.arms]
     losses: dict[str, dict[object, float]] = {
-        row.arm: {seed: to_loss(value, table.metric) for seed, value in row.cells[request.region].values.items()}
+        row.arm: {seed: to_loss(value, table.metric) for seed, value in row.cells[request.region].units.items()}
         for row in rows
     }
     # Ranks need complete blocks, so that an arm with a missing seed is left out.

@@ -78,6 +78,8 @@ SCHEMAS = {
             "sample_order_digest": pa.string(),
             "data": pa.string(),
             "data_fingerprint": pa.string(),
+            # Number of the split of the data; 0 or null is the ingested one. Not `split`, a column of metrics and predictions.
+            "data_split": pa.int64(),
             "code_version": pa.string(),
             # Fingerprints of the plug-ins that the trial uses, by name, as JSON; null if it uses none
             "plugins": pa.string(),

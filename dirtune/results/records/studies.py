@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage, remove_credentials
 from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.randomness import get_repetition
 from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED
+
+Repetition = Literal["splits", "searches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,19 @@ class StudyInfo:
     """Settings that an arm takes from the reference's search, by arm."""
     sequential: Mapping[str, Any] = field(default_factory=dict)
     """Rule by which seeds are added; empty if they are not."""
+    splits: int = 1
+    """Splits of the data that every arm is trained on."""
+    searches: int = 1
+    """Searches of every arm with settings to search."""
+
+    @property
+    def repetition(self) -> Repetition | None:
+        """Splits or searches, if each has seeds of its own; they are then the unit of all tests. None if seeds are."""
+        return "splits" if self.splits > 1 else "searches" if self.searches > 1 else None
+
+    def get_data_split(self, seed: int) -> int:
+        """Return the number of the split that a trial with this seed is trained on."""
+        return get_repetition(seed) if self.splits > 1 else 0
 
 
 def _is_text(value: object) -> bool:
@@ -101,6 +117,7 @@ _FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "trials": ("a mapping of integers", _is_mapping_of(int)),
     "transfers": ("a mapping of lists of texts", _is_mapping_of_texts),
     **dict.fromkeys(("search", "sequential"), ("a mapping", _is_mapping_of(object))),
+    "splits": ("a positive integer", lambda value: isinstance(value, int) and value > 0),
 }
 """Form of each key of `study.json` that results read."""
 
@@ -188,6 +205,8 @@ def parse_study(name: str, raw: Mapping[str, Any], selected: Mapping[str, Any] =
         claim=raw.get("claim") or {},
         transfers=raw.get("transfers") or {},
         sequential=_parse_sequential(raw.get("sequential") or {}),
+        splits=raw.get("splits") or 1,
+        searches=(raw.get("search") or {}).get("repeats") or 1,
     )
 
 
@@ -213,7 +232,9 @@ def _parse_sequential(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 def _parse_plan(raw: Mapping[str, Any], selected: Mapping[str, Any], arm: str) -> ArmPlan:
     """Return the plan of an arm from its listed trials, planned or selected by a search, or else from the seeds."""
     planned = [entry for entry in raw.get("planned") or () if entry["arm"] == arm]
-    planned += selected.get(arm, {}).get("planned", ())
+    # The selections of further searches have names of their own
+    for name, entry in selected.items():
+        planned += entry.get("planned", ()) if entry.get("arm", name) == arm else ()
     seeds = sorted({entry["seed"] for entry in planned if entry.get("seed") is not None})
     if not seeds:
         seeds = list(raw.get("seeds") or ())

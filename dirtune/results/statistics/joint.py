@@ -16,23 +16,28 @@ seeds alone. The larger 95 % interval covers 94 to 98 %.
 
 Samples that belong together (the images of one person) are one unit: their parts are added up first.
 
+Where a study repeats searches, each search's mean over its seeds takes the place of a seed. Where it has several random
+splits of the data, a split's test samples are part of its luck, and the test over splits is about new ones already
+(`compare_over_splits`).
+
 Source: Hillis, "A comparison of denominator degrees of freedom methods for multiple observer ROC analysis", Statistics in
 Medicine, 2007, for the second test: readers there are seeds here, cases are samples.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dirtune.randomness import get_repetition
 from dirtune.results.statistics import paired
 
 Array = NDArray[np.float64]
 
-Limit = Literal["seeds", "test samples"]
+Limit = Literal["seeds", "searches", "splits", "test samples"]
 """The factor that contributes more to the uncertainty of a difference."""
 
 
@@ -46,6 +51,8 @@ class JointDifference:
     """For new seeds on new test samples; None where the samples' part is not known."""
     units: int = 0
     """Test samples, or groups of them, from which their part is estimated."""
+    unit: Literal["seeds", "searches", "splits"] = "seeds"
+    """The unit of the test over seeds; splits have test samples of their own."""
 
     @property
     def mean(self) -> float:
@@ -58,7 +65,7 @@ class JointDifference:
 
     @property
     def n(self) -> int:
-        """Number of paired seeds."""
+        """Number of pairs."""
         return self.over_seeds.n
 
     @property
@@ -96,35 +103,99 @@ class JointDifference:
         return all(each is None or (each.error == 0 and each.mean == 0) for each in (self.over_seeds, self.over_both))
 
     @property
+    def is_about_new_samples(self) -> bool:
+        """True if the test counts which test samples there are."""
+        return self.over_both is not None or self.unit == "splits"
+
+    @property
     def limit(self) -> Limit | None:
         """The factor with the larger part in the uncertainty; None where that is not known."""
+        if self.unit == "splits":
+            return "splits" if self.over_seeds.error > 0 else None
         if self.over_both is None or not self.over_both.error > 0:
             return None
-        return "test samples" if self.over_both.error**2 > 2 * self.over_seeds.error**2 else "seeds"
+        return "test samples" if self.over_both.error**2 > 2 * self.over_seeds.error**2 else self.unit
 
     def with_confidence(self, confidence: float) -> "JointDifference":
         """Return the same difference with intervals of another confidence."""
         over_both = None if self.over_both is None else paired.make_interval(self.over_both, confidence)
-        return JointDifference(
-            over_seeds=paired.make_interval(self.over_seeds, confidence), over_both=over_both, units=self.units
-        )
+        return replace(self, over_seeds=paired.make_interval(self.over_seeds, confidence), over_both=over_both)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """Repetitions of a study, each with seeds of its own, as the unit of tests."""
+
+    unit: Literal["searches", "splits"]
+    overlap: float = 0.0
+    """Share of its test samples that a split has in common with another one."""
+
+
+def average_by_repetition(values: Mapping[int, float]) -> dict[int, float]:
+    """Return the mean of the seeds of every repetition."""
+    grouped: dict[int, list[float]] = {}
+    for seed in sorted(values):
+        grouped.setdefault(get_repetition(seed), []).append(values[seed])
+    return {repetition: paired.mean(own) for repetition, own in grouped.items()}
+
+
+def compare_over_splits(
+    arm: Mapping[int, float], reference: Mapping[int, float], overlap: float
+) -> paired.PairedDifference:
+    """Compare two arms over random splits of one data set by the corrected resampled t test.
+
+    Splits share test samples, so that their differences are correlated: with a share `r` of common test samples, the variance
+    of the mean of `n` splits is `(1 / n + r / (1 - r)) s^2`, `s^2` the variance of the differences by split.
+
+    Source: Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning, 2003, whose `r` is the share of the
+    test set; the observed share is that where the strata have unequal ones.
+
+    Args:
+        arm: value by split.
+        reference: value by split.
+        overlap: `r`. One means that all splits have the same test samples, which tell nothing on others.
+    """
+    found = paired.compare_by_seed(arm, reference)
+    growth = 1 + found.n * overlap / (1 - overlap) if overlap < 1 else math.nan
+    return paired.make_interval(replace(found, error=found.error * math.sqrt(growth)), paired.CONFIDENCE)
 
 
 def compare_jointly(
-    arm: Mapping[int, float], reference: Mapping[int, float], parts: Array | None = None
+    arm: Mapping[int, float],
+    reference: Mapping[int, float],
+    parts: Array | None = None,
+    repeated: Repeated | None = None,
 ) -> JointDifference:
     """Compare two arms seed by seed, and over their test samples where these are known.
+
+    Of a study with several splits or searches, these are compared by the means of their seeds.
 
     Args:
         arm: value by seed.
         reference: value by seed, in the same unit.
-        parts: each sample's part in each seed's difference, shape `(seeds, units)`, of some of the paired seeds.
+        parts: each sample's part in each seed's difference, shape `(seeds, units)`, of some of the paired seeds; in each
+            search's difference, if searches are repeated; not used with several splits.
+        repeated: None if seeds are the unit.
     """
-    over_seeds = paired.compare_by_seed(arm, reference)
+    unit: Literal["seeds", "searches", "splits"] = "seeds"
+    if repeated is not None:
+        unpaired, unit = tuple(sorted(arm.keys() ^ reference.keys())), repeated.unit
+        common = arm.keys() & reference.keys()
+        arm, reference = (average_by_repetition({seed: each[seed] for seed in common}) for each in (arm, reference))
+        if repeated.unit == "splits":
+            over_splits = compare_over_splits(arm, reference, repeated.overlap)
+            return JointDifference(
+                over_seeds=replace(over_splits, unpaired_seeds=unpaired), over_both=None, unit="splits"
+            )
+        over_seeds = replace(paired.compare_by_seed(arm, reference), unpaired_seeds=unpaired)
+    else:
+        over_seeds = paired.compare_by_seed(arm, reference)
     variance = math.nan if parts is None else estimate_sample_variance(parts)
     if parts is None or math.isnan(variance) or math.isnan(over_seeds.error):
-        return JointDifference(over_seeds=over_seeds, over_both=None)
-    return JointDifference(over_seeds=over_seeds, over_both=add_variance(over_seeds, variance), units=parts.shape[1])
+        return JointDifference(over_seeds=over_seeds, over_both=None, unit=unit)
+    return JointDifference(
+        over_seeds=over_seeds, over_both=add_variance(over_seeds, variance), units=parts.shape[1], unit=unit
+    )
 
 
 def estimate_sample_variance(parts: Array) -> float:

@@ -27,7 +27,7 @@ from dirtune.results.tables.render import flat, formats, grids, latex
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _WORD = re.compile(
-    r"\b(?:helps|hurts|same|open)\b(?:, within the margin| \((?:seeds|test samples)\))?(?:, but: [^*]*[^*}\s])?|\bearly\b"
+    r"\b(?:helps|hurts|same|open)\b(?:, within the margin| \((?:seeds|searches|splits|test samples)\))?(?:, but: [^*]*[^*}\s])?|\bearly\b"
 )
 _MARKUP = re.compile(r"\\textbf|\\pm|[${}*]")
 

@@ -16,6 +16,7 @@ from dirtune.io.storage import Storage
 from dirtune.metrics import compute_metrics
 from dirtune.results.analysis import floors, soundness
 from dirtune.results.records import names, studies
+from dirtune.results.statistics.paired import mean
 
 if TYPE_CHECKING:
     from dirtune.results.tables.shot_rules import RegionDefinition
@@ -31,7 +32,7 @@ class FloorRow:
     rows: int
     """Training rows that it was fitted to."""
     values: Mapping[str, float]
-    """By region; NaN where undefined."""
+    """By region; NaN where undefined. The mean over the splits of the data, if there are several."""
 
 
 def make_floor_rows(
@@ -56,17 +57,25 @@ def make_floor_rows(
     try:
         known = floors.read_floors(storage, info)
         has_rules = len({floor.shot_rule for floor in known}) > 1
-        return tuple(
-            FloorRow(
-                name=floor.name,
-                label=f"{floor.name} (floor, rule {floor.shot_rule})" if has_rules else f"{floor.name} (floor)",
-                rows=floor.rows,
-                values=_get_recorded_values(floor, metric, split, regions)
+        rows = []
+        for name, rule in dict.fromkeys((floor.name, floor.shot_rule) for floor in known):
+            # One for each split of the data.
+            own = [floor for floor in known if (floor.name, floor.shot_rule) == (name, rule)]
+            values = [
+                _get_recorded_values(floor, metric, split, regions)
                 if definition is None
-                else _recompute_values(storage, floor, metric, split, regions, definition),
+                else _recompute_values(storage, floor, metric, split, regions, definition)
+                for floor in own
+            ]
+            rows.append(
+                FloorRow(
+                    name=name,
+                    label=f"{name} (floor, rule {rule})" if has_rules else f"{name} (floor)",
+                    rows=own[0].rows,
+                    values={region: mean(each[region] for each in values) for region in regions},
+                )
             )
-            for floor in known
-        )
+        return tuple(rows)
     except InputError:
         return ()
 

@@ -42,13 +42,13 @@ def get_sd(cell: Cell) -> float:
 
 def compute_error(cell: Cell) -> float:
     """Return the standard error of the mean over seeds."""
-    return compute_standard_error(list(cell.values.values()))
+    return compute_standard_error(list(cell.units.values()))
 
 
 def compute_half_interval(cell: Cell) -> float:
     """Return half the width of the 95 % Student t interval of the mean over seeds."""
     # The interval of a mean is that of its difference to zero.
-    found = compare_by_seed(cell.values, dict.fromkeys(cell.values, 0.0))
+    found = compare_by_seed(cell.units, dict.fromkeys(cell.units, 0.0))
     return (found.high - found.low) / 2
 
 
@@ -69,7 +69,7 @@ def choose_best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
     if not means:
         return frozenset()
     top = min(means, key=lambda arm: means[arm])
-    tests = {arm: compare_by_seed(cells[arm].values, cells[top].values).p for arm in means if arm != top}
+    tests = {arm: compare_by_seed(cells[arm].units, cells[top].units).p for arm in means if arm != top}
     alike = {arm for arm, p in apply_holm(tests).items() if p >= SIGNIFICANT}
     # Equal means whose differences have no spread have no test either.
     ties = {arm for arm, level in means.items() if level == means[top] and math.isnan(tests.get(arm, 1))}

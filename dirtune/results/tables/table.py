@@ -21,6 +21,7 @@ import numpy as np
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.metrics import REGIONS
+from dirtune.randomness import get_repetition
 from dirtune.results.analysis.arms import (
     ArmRuns,
     MissingValue,
@@ -35,7 +36,7 @@ from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
 from dirtune.results.analysis.soundness import find_unconverged
 from dirtune.results.records import names, studies
-from dirtune.results.statistics.joint import JointDifference
+from dirtune.results.statistics.joint import JointDifference, Repeated, average_by_repetition
 from dirtune.results.statistics.paired import compute_sd, mean
 from dirtune.results.statistics.verdict import Verdict
 from dirtune.results.tables.floors import (
@@ -80,6 +81,13 @@ class Cell:
     """Reason for having no word in the claim's column."""
     is_early: bool = False
     """The arm's seeds ended at an early look at this column, so that the difference is too large on average."""
+    is_repeated: bool = False
+    """Seeds belong to splits or searches, which are the unit of tests."""
+
+    @property
+    def units(self) -> Mapping[int, float]:
+        """Values of the units of tests: of the seeds, or the means of every split or search."""
+        return average_by_repetition(self.values) if self.is_repeated else self.values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,9 @@ class ArmRow:
     tried: Mapping[int, int]
     """Configurations by seed."""
     searched: int = 0
-    """Configurations of a search whose selection was then trained on the seeds."""
+    """Configurations of a search whose selection was then trained on the seeds; of several, of the largest."""
+    search_trials: int = 0
+    """Trials of all these searches."""
     planned: int | None
     """Number of planned trials; None if the study does not give it."""
     unfinished: Mapping[str, int]
@@ -139,6 +149,10 @@ class ArmTable:
     """Why no interval and no word can be about new test samples; empty if they are."""
     is_searched_once: bool = False
     """Some arm has settings that one search has selected."""
+    repetition: studies.Repetition | None = None
+    """Splits or searches, if these and not seeds are the unit of all tests."""
+    overlap: Mapping[str, float] = field(default_factory=dict)
+    """Share of common test samples of two splits, by region; empty with one split."""
     seeds: tuple[int, ...]
     rows: tuple[ArmRow, ...]
     arms: tuple[str, ...]
@@ -259,7 +273,8 @@ def make_arm_tables(
         claim=judged,
         margin_requested=margin,
         samples={},
-        is_searched_once=any(info.spaces.values()),
+        is_searched_once=any(info.spaces.values()) and info.searches == 1,
+        repetition=info.repetition,
         # Without a study file, the seeds are those of the records.
         seeds=info.seeds or tuple(sorted({seed for arm in runs.arms for seed in arm.tried})),
         rows=(),
@@ -358,14 +373,39 @@ def _fill_tables(
         else:
             trials = {one.trial_id for arm in runs.arms for one in arm.chosen.values()}
             values = definition.compute_values(metric, template.split, trials)
-        rows = [_make_row(arm, metric, values, template.regions) for arm in runs.arms]
+        is_repeated = template.repetition is not None
+        rows = [_make_row(arm, metric, values, template.regions, is_repeated=is_repeated) for arm in runs.arms]
         samples = count_samples(runs.metrics, metric=metric, split=template.split)
         tables.append(replace(template, metric=metric, rows=tuple(rows), samples=samples))
     if not any(row.arm == template.reference for row in tables[0].rows) or len(template.arms) < 2:
         return tuple(tables)
     # Read once for all metrics and regions.
+    if template.repetition == "splits":
+        return tuple(_compare_rows(_add_overlap(table, storage, runs, definition), "", transfers) for table in tables)
     found = _read_predictions(storage, template, runs, definition)
     return tuple(_compare_rows(table, found, transfers) for table in tables)
+
+
+def _add_overlap(table: ArmTable, storage: Storage, runs: StudyRuns, definition: RegionDefinition | None) -> ArmTable:
+    """Return the table of a study with several splits with the share of their common test samples."""
+    from dirtune.results.analysis.recompute import read_split_overlap
+
+    trials = {get_repetition(seed): chosen.trial_id for arm in runs.arms for seed, chosen in sorted(arm.chosen.items())}
+    try:
+        overlap = read_split_overlap(
+            storage,
+            list(trials.values()),
+            split=table.split,
+            rule=None if definition is None else definition.rule,
+            bin_width=table.bin_width,
+        )
+    except InputError as error:
+        return replace(table, no_predictions=_format_faults(error, storage))
+    return replace(table, overlap=overlap)
+
+
+def _format_faults(error: InputError, storage: Storage) -> str:
+    return "; ".join(str(fault).replace(f"{storage.path()}/", "") for fault in error.faults)
 
 
 def _check_epochs(template: ArmTable, runs: StudyRuns) -> None:
@@ -386,17 +426,23 @@ def _read_predictions(
         _check_epochs(template, runs)
         return read_sample_predictions(
             storage,
-            {arm.chosen[seed].trial_id for arm in runs.arms for seed in select_seeds(arm.chosen)},
+            {
+                arm.chosen[seed].trial_id
+                for arm in runs.arms
+                for seed in select_seeds(arm.chosen, is_repeated=template.repetition is not None)
+            },
             split=template.split,
             rule=None if definition is None else definition.rule,
             bin_width=template.bin_width,
         )
     except InputError as error:
         # A table is possible without: it then has no words.
-        return "; ".join(str(fault).replace(f"{storage.path()}/", "") for fault in error.faults)
+        return _format_faults(error, storage)
 
 
-def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str]) -> ArmRow:
+def _make_row(
+    arm: ArmRuns, metric: str, values: Values, regions: Sequence[str], *, is_repeated: bool = False
+) -> ArmRow:
     cells: dict[str, Cell] = {}
     missing = list(arm.missing)
     for region in regions:
@@ -408,7 +454,13 @@ def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str])
                 missing.append(MissingValue(arm=arm.arm, seed=seed, reason=f"{metric} undefined in {region}"))
             else:
                 found[seed] = value
-        cells[region] = Cell(values=found, mean=mean(found.values()), sd=compute_sd(found.values()), n=len(found))
+        cells[region] = Cell(
+            values=found,
+            mean=mean(found.values()),
+            sd=compute_sd(found.values()),
+            n=len(found),
+            is_repeated=is_repeated,
+        )
     return ArmRow(
         arm=arm.arm,
         levels=arm.levels,
@@ -416,6 +468,7 @@ def _make_row(arm: ArmRuns, metric: str, values: Values, regions: Sequence[str])
         chosen=arm.chosen,
         tried=arm.tried,
         searched=arm.searched,
+        search_trials=arm.search_trials,
         planned=arm.planned,
         unfinished=arm.unfinished,
         missing=tuple(missing),
@@ -427,7 +480,7 @@ def _compare_rows(table: ArmTable, predictions: SamplePredictions | str, transfe
 
     Args:
         table: with rows that have values only.
-        predictions: or why there are none.
+        predictions: or why there are none; with several splits, whose tests need none, an empty text.
         transfers: arms with the settings that the reference's search has selected.
     """
     base = next(row for row in table.rows if row.arm == table.reference)
@@ -456,10 +509,10 @@ def _compare_rows(table: ArmTable, predictions: SamplePredictions | str, transfe
 def _add_samples(table: ArmTable, predictions: SamplePredictions | str) -> tuple[ArmTable, SampleParts | None]:
     """Return the table with the facts on its samples, and their parts, if predictions can be used."""
     if isinstance(predictions, str):
-        return replace(table, no_predictions=predictions), None
+        return replace(table, no_predictions=table.no_predictions or predictions), None
     from dirtune.results.analysis.sample_parts import SampleParts
 
-    parts = SampleParts(table.metric, predictions)
+    parts = SampleParts(table.metric, predictions, table.repetition is not None)
     regions = predictions.regions
     table = replace(
         table,
@@ -475,11 +528,14 @@ def _judge_column(
 ) -> dict[str, ArmVerdict]:
     """Compare the arms of a column, with words if it is the claim's."""
     claim = table.claim
-    if (table.metric, region) != (claim.metric, claim.region):
-        return compare_arms(columns, reference)
-    if reason := _find_bias(table):
-        return {arm: replace(found, no_word=reason) for arm, found in compare_arms(columns, reference).items()}
-    return judge_arms(columns, reference, claim=claim, sequential=table.sequential)
+    repeated = None
+    if table.repetition is not None:
+        repeated = Repeated(unit=table.repetition, overlap=table.overlap.get(region, math.nan))
+    is_claim = (table.metric, region) == (claim.metric, claim.region)
+    if not is_claim or (reason := _find_bias(table)):
+        found = compare_arms(columns, reference, repeated)
+        return {arm: replace(each, no_word=reason) for arm, each in found.items()} if is_claim else found
+    return judge_arms(columns, reference, claim=claim, sequential=table.sequential, repeated=repeated)
 
 
 def _find_bias(table: ArmTable) -> str:
@@ -488,6 +544,8 @@ def _find_bias(table: ArmTable) -> str:
         return "the models were chosen on these data; words are about test data"
     if table.selection == "oracle":
         return "the models were chosen on the test data"
+    if table.repetition == "splits" and table.no_predictions:
+        return table.no_predictions
     # Seeds that were added by looks at one column cannot be tested in another as if they were fixed.
     if table.sequential is not None and table.claim.chosen_after:
         return "seeds were added by looks at the study's claim"

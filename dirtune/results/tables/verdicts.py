@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.claims import Claim
 from dirtune.results.analysis.sequential import SequentialSummary
-from dirtune.results.statistics.joint import Array, JointDifference, compare_jointly
+from dirtune.results.statistics.joint import Array, JointDifference, Repeated, compare_jointly
 from dirtune.results.statistics.paired import apply_holm, mean
 from dirtune.results.statistics.power import ALPHA
 from dirtune.results.statistics.sequential import compute_first_margin
@@ -23,6 +23,7 @@ from dirtune.results.statistics.verdict import MIN_PAIRS, Verdict, make_verdict
 NO_PREDICTIONS = "no stored predictions to count test samples by"
 UNEQUAL_SEARCHES = "another number of configurations than the reference"
 FEW_PAIRS = f"fewer than {MIN_PAIRS} pairs"
+SAME_SAMPLES = "all splits have the same test samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class ColumnArm:
     values: Mapping[int, float]
     """By seed."""
     parts: Array | None
-    """Each sample's part in the difference to the reference, shape `(seeds, units)`; None without predictions."""
+    """Each sample's part in the difference to the reference, shape `(seeds or searches, units)`; None without predictions."""
     configurations: int
     """Configurations tried per seed, or in the search beforehand."""
 
@@ -52,10 +53,12 @@ class ArmVerdict:
     """The arm's seeds ended before the last look, so that the difference is too large on average."""
 
 
-def compare_arms(arms: Mapping[str, ColumnArm], reference: ColumnArm) -> dict[str, ArmVerdict]:
+def compare_arms(
+    arms: Mapping[str, ColumnArm], reference: ColumnArm, repeated: Repeated | None = None
+) -> dict[str, ArmVerdict]:
     """Compare every arm (without the reference) with the reference, without words."""
     return {
-        arm: ArmVerdict(difference=compare_jointly(column.values, reference.values, column.parts))
+        arm: ArmVerdict(difference=compare_jointly(column.values, reference.values, column.parts, repeated))
         for arm, column in arms.items()
     }
 
@@ -66,6 +69,7 @@ def judge_arms(
     *,
     claim: Claim,
     sequential: SequentialSummary | None = None,
+    repeated: Repeated | None = None,
 ) -> dict[str, ArmVerdict]:
     """Compare every arm with the reference and give each its word.
 
@@ -74,13 +78,14 @@ def judge_arms(
         reference: its values and configurations.
         claim: metric and margin of the column.
         sequential: the looks at this column, if seeds were added by them.
+        repeated: splits or searches, if these are the unit of tests.
     """
     if sequential is not None:
         return {
             arm: _judge_sequential(arm, column, reference, claim=claim, summary=sequential)
             for arm, column in arms.items()
         }
-    differences = {arm: found.difference for arm, found in compare_arms(arms, reference).items()}
+    differences = {arm: found.difference for arm, found in compare_arms(arms, reference, repeated).items()}
     reasons = {arm: _find_reason(column, reference, differences[arm]) for arm, column in arms.items()}
     # Arms without a word are no tests of the family.
     corrected = apply_holm({arm: differences[arm].p for arm, reason in reasons.items() if not reason})
@@ -112,7 +117,9 @@ def _find_reason(column: ColumnArm, reference: ColumnArm, difference: JointDiffe
         return FEW_PAIRS
     if column.configurations != reference.configurations:
         return UNEQUAL_SEARCHES
-    return NO_PREDICTIONS if difference.over_both is None else ""
+    if difference.unit == "splits" and math.isnan(difference.over_seeds.error):
+        return SAME_SAMPLES
+    return "" if difference.is_about_new_samples else NO_PREDICTIONS
 
 
 def _judge_sequential(

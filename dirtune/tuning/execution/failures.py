@@ -112,6 +112,7 @@ def make_failed_record(
             "epochs_run": 0,
             "data": job.config.data.name,
             "data_fingerprint": fingerprint,
+            "data_split": job.config.data.split,
             "code_version": job.code_version,
             "started_at": started_at.isoformat(),
         }

@@ -5,6 +5,8 @@ with unequal budgets. So each arm has its own scheduler, and this one only forwa
 the learning curves of earlier trials are replayed to each scheduler, so it decides as if nothing had been interrupted.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -26,21 +28,23 @@ class PerArmScheduler(FIFOScheduler):
     Args:
         learning_curves: trials of earlier drivers; the curve of one that is resumed is replayed when it reports for the first time.
         role: role of the trials of searches; trials of another role, which evaluate a selection, run to their end.
+        names: names of further searches by arm and seed of the trial; otherwise the name is the arm's.
     """
 
     def __init__(
         self,
-        by_arm: dict[str, TrialScheduler],
+        by_search: dict[str, TrialScheduler],
         learning_curves: LearningCurves = LearningCurves(),  # noqa: B008 - frozen
         *,
         role: Role = "evaluation",
+        names: Mapping[tuple[str, int], str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.by_arm, self._role = by_arm, role
+        self.by_search, self._role, self._names = by_search, role, names
         self._started = dict(learning_curves.in_progress)
         self._last_epoch: dict[str, int] = {}
-        for arm, scheduler in by_arm.items():
-            for curve in learning_curves.recorded.get(arm, ()):
+        for name, scheduler in by_search.items():
+            for curve in learning_curves.recorded.get(name, ()):
                 trial = Trial("ended", stub=True)
                 scheduler.on_trial_add(None, trial)
                 _replay(scheduler, trial, curve)
@@ -71,11 +75,12 @@ class PerArmScheduler(FIFOScheduler):
         """
 
     def debug_string(self) -> str:
-        return f"one scheduler per arm: {', '.join(sorted(self.by_arm))}"
+        return f"one scheduler per arm: {', '.join(sorted(self.by_search))}"
 
     def _get_scheduler(self, trial: Trial) -> TrialScheduler | None:
         job: TrialJob = trial.config[trainable.JOB]
-        return self.by_arm.get(job.arm) if job.role == self._role else None
+        name = self._names.get((job.arm, job.config.seed), job.arm)
+        return self.by_search.get(name) if job.role == self._role else None
 
     def _select_new_values(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
         """Return epoch and objective of a result; None if there is no objective, or if a new worker repeats the epoch."""
@@ -100,9 +105,10 @@ def build_scheduler(
     if search.scheduler is None:
         return PerArmScheduler({})
     return PerArmScheduler(
-        {arm.name: _build_arm_scheduler(study, arm) for arm in study.searched_arms},
+        {each.name: _build_arm_scheduler(study, each.arm) for each in study.searches},
         learning_curves,
         role="search" if study.search.confirm else "evaluation",
+        names={(each.arm.name, each.seed): each.name for each in study.searches if each.repeat},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dirtune.errors import InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
-from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.resolve import ArmSearchPlan, ResolvedStudy
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import layout, records
 
@@ -29,33 +29,35 @@ class SelectedTrial:
 def find_selections(
     folder: Storage, study: ResolvedStudy, trials: Sequence[records.RecordedTrial]
 ) -> dict[str, SelectedTrial | None]:
-    """Return by arm the selections of searches with a spent budget; None where no trial is complete."""
+    """Return the selections of searches with a spent budget, by name of the search; None where no trial is complete."""
     selections: dict[str, SelectedTrial | None] = {}
-    for arm in study.searched_arms if study.search.confirm else ():
-        outcomes = {each.trial_id: each.outcome for each in records.select_search_trials(trials, arm.name, study)}
+    for search in study.searches if study.search.confirm else ():
+        outcomes = {each.trial_id: each.outcome for each in records.select_search_trials(trials, search, study)}
         # Until the budget is spent, a better configuration may be found
-        if len(outcomes) < study.get_budget(arm):
+        if len(outcomes) < study.get_budget(search.arm):
             continue
         trial_id = records.find_best_trial(outcomes, study.objective.mode)
-        selections[arm.name] = None
+        selections[search.name] = None
         if trial_id is not None:
-            settings = records.read_settings(folder, trial_id, tuple(arm.space))
-            selections[arm.name] = SelectedTrial(trial_id, settings)
+            settings = records.read_settings(folder, trial_id, tuple(search.arm.space))
+            selections[search.name] = SelectedTrial(trial_id, settings)
     return selections
 
 
 def are_recorded(folder: Storage, selections: Mapping[str, SelectedTrial | None]) -> bool:
-    """Return True if `selected.json` has these selections, by searched arm."""
-    recorded = {arm: entry.get("trial_id") for arm, entry in _read_selections(folder).items()}
-    return all(each is None or recorded.get(arm) == each.trial_id for arm, each in selections.items())
+    """Return True if `selected.json` has these selections, by name of the search."""
+    recorded = {name: entry.get("trial_id") for name, entry in _read_selections(folder).items()}
+    return all(each is None or recorded.get(name) == each.trial_id for name, each in selections.items())
 
 
-def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jobs: Sequence[TrialJob]) -> set[str]:
+def record_selection(
+    folder: Storage, search: ArmSearchPlan, selected: SelectedTrial, jobs: Sequence[TrialJob]
+) -> set[str]:
     """Write the selection of a search to `selected.json`, and orphan the records that no selection needs any more.
 
     Args:
         folder: the study folder.
-        searched: the arm of the search.
+        search: the search.
         selected: the trial that the search selected.
         jobs: the trials that evaluate the selection, of the arm and of those that use its settings.
 
@@ -64,8 +66,9 @@ def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jo
     """
     before = _read_selections(folder)
     entries = {
-        arm: {
-            "search": searched,
+        search.get_name(arm): {
+            "arm": arm,
+            "search": search.name,
             "trial_id": selected.trial_id,
             "settings": dict(selected.settings),
             "planned": [
@@ -81,10 +84,14 @@ def record_selection(folder: Storage, searched: str, selected: SelectedTrial, jo
         _write_selections(folder, selections)
     # Of all arms: another arm's selection may be the same configuration and use the same records
     planned = {trial["trial_id"] for entry in selections.values() for trial in entry["planned"]}
+    # By seed, too: a further search of the arm has other seeds, and its selection may not be recorded yet
+    known = {
+        (entry.get("arm", name), trial["seed"]) for name, entry in selections.items() for trial in entry["planned"]
+    }
     evaluated = {
         each.trial_id
         for each in records.read_recorded_trials(folder)
-        if each.arm in selections and each.role == "evaluation"
+        if (each.arm, each.seed) in known and each.role == "evaluation"
     }
     records.orphan_records(folder, sorted(evaluated - planned))
     return evaluated - planned
@@ -94,7 +101,7 @@ def keep_selections(folder: Storage, arms: Collection[str]) -> None:
     """Remove the selections of all other arms from `selected.json`."""
     if folder.exists(layout.SELECTED):
         selections = _read_selections(folder)
-        _write_selections(folder, {arm: entry for arm, entry in selections.items() if arm in arms})
+        _write_selections(folder, {name: entry for name, entry in selections.items() if entry.get("arm", name) in arms})
 
 
 def _read_selections(folder: Storage) -> dict[str, Any]:
@@ -108,7 +115,9 @@ def _read_selections(folder: Storage) -> dict[str, Any]:
 
 def _is_selection(entry: object) -> bool:
     planned = entry.get("planned") if isinstance(entry, dict) else None
-    return isinstance(planned, list) and all(isinstance(each, dict) and "trial_id" in each for each in planned)
+    return isinstance(planned, list) and all(
+        isinstance(each, dict) and {"trial_id", "seed"} <= each.keys() for each in planned
+    )
 
 
 def _write_selections(folder: Storage, selections: Mapping[str, Any]) -> None:

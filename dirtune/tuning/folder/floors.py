@@ -15,7 +15,7 @@ def record_missing_floors(folder: StudyFolder, data: Storage) -> str:
     manifest = folder.manifest
     rules = {arm.config.data.shot_rule or manifest.default_shot_rule for arm in folder.study.arms}
     try:
-        record_floors(folder.storage, data, manifest, rules)
+        record_floors(folder.storage, data, manifest, rules, folder.study.splits)
     # The trials are recorded: whatever keeps their floors from being computed must not end the sweep as a failure.
     except Exception as error:
         return f"no floors to compare the trials with: {type(error).__name__}: {error}"

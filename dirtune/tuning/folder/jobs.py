@@ -5,7 +5,7 @@ compute the same trial ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dirtune.results.records.schema import Role
 from dirtune.study import resolve, schema
@@ -21,11 +21,15 @@ class JobMaker:
     fingerprint: str
     """Fingerprint of the data."""
     code_version: str = ""
-    _trial_ids: dict[str, Callable[[int], str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _arms: dict[tuple[str, int], schema.Arm] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Arms on another split than the ingested one, by name and split."""
+    _trial_ids: dict[tuple[str, int], Callable[[int], str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def make_planned_jobs(self) -> list[TrialJob]:
         """Return the trials of all fixed arms, sorted by seed, so that arms can be compared early."""
-        return self.make_jobs({arm.name: self.study.seeds for arm in self.study.fixed_arms})
+        return self.make_jobs({arm.name: self.study.trial_seeds for arm in self.study.fixed_arms})
 
     def make_possible_jobs(self) -> list[TrialJob]:
         """Return the planned trials, and those that a sequential study may add."""
@@ -42,25 +46,27 @@ class JobMaker:
             if seed in chosen[arm.name]
         ]
 
-    def make_search_job(self, arm: schema.Arm, settings: Settings) -> TrialJob:
-        """Return a trial of the search of an arm."""
+    def make_search_job(self, search: resolve.ArmSearchPlan, settings: Settings) -> TrialJob:
+        """Return a trial of a search."""
         if self.study.search.confirm:
             # A seed of its own and no replicate: search trials are compared with each other only
-            return self.make_job(arm, settings, self.study.tuning_seed, None, role="search")
-        return self.make_job(arm, settings, self.study.tuning_seed, 0)
+            return self.make_job(search.arm, settings, search.seed, None, role="search")
+        return self.make_job(search.arm, settings, search.seed, 0)
 
-    def make_evaluation_jobs(self, searched: str, settings: Settings) -> list[TrialJob]:
+    def make_evaluation_jobs(self, search: resolve.ArmSearchPlan, settings: Settings) -> list[TrialJob]:
         """Return the trials that evaluate a selection: of the searched arm, and of the arms that use its settings."""
         return [
             self.make_job(arm, select_settings(arm, settings), seed, replicate)
-            for replicate, seed in enumerate(self.study.seeds)
-            for arm in self.study.arms_using(searched)
+            for replicate, seed in enumerate(self.study.trial_seeds)
+            if self.study.search.repeats == 1 or self.study.get_repetition(seed) == search.repeat
+            for arm in self.study.arms_using(search.arm.name)
         ]
 
     def make_job(
         self, arm: schema.Arm, settings: Settings, seed: int, replicate: int | None, *, role: Role = "evaluation"
     ) -> TrialJob:
-        """Return the trial of an arm with these settings and this seed."""
+        """Return the trial of an arm with these settings and this seed, on the split of the seed."""
+        arm = self._select_split(arm, self.study.get_split(seed))
         if settings:
             config = arm.with_settings(settings, seed)
             trial_id = config.compute_trial_id(self.fingerprint)
@@ -79,11 +85,19 @@ class JobMaker:
             code_version=self.code_version,
         )
 
+    def _select_split(self, arm: schema.Arm, split: int) -> schema.Arm:
+        """Return the arm with its data set's split of that number."""
+        if split and (arm.name, split) not in self._arms:
+            data = arm.config.data.model_copy(update={"split": split})
+            self._arms[arm.name, split] = replace(arm, config=arm.config.model_copy(update={"data": data}))
+        return self._arms[arm.name, split] if split else arm
+
     def _get_trial_ids(self, arm: schema.Arm) -> Callable[[int], str]:
         """Return the function that computes the ids of an arm without tuned settings."""
-        if arm.name not in self._trial_ids:
-            self._trial_ids[arm.name] = arm.config.make_trial_ids(self.fingerprint)
-        return self._trial_ids[arm.name]
+        key = arm.name, arm.config.data.split
+        if key not in self._trial_ids:
+            self._trial_ids[key] = arm.config.make_trial_ids(self.fingerprint)
+        return self._trial_ids[key]
 
 
 def select_settings(arm: schema.Arm, settings: Settings) -> Settings:

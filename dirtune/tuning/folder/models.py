@@ -12,10 +12,10 @@ from dirtune.tuning.folder.jobs import JobMaker
 def find_unselected_trials(study: ResolvedStudy, trials: Collection[records.RecordedTrial]) -> set[str]:
     """Return the recorded trials whose models `keep_models: best` does not keep: of searches, all but the best so far."""
     # The trials of a confirmed search are no runs of its arm, so that workers do not write their models.
-    searched = () if study.search.confirm or study.keep_models != "best" else study.searched_arms
+    searched = () if study.search.confirm or study.keep_models != "best" else study.searches
     unselected, selected = set[str](), set[str]()
-    for arm in searched:
-        outcomes = {each.trial_id: each.outcome for each in records.select_search_trials(trials, arm.name, study)}
+    for search in searched:
+        outcomes = {each.trial_id: each.outcome for each in records.select_search_trials(trials, search, study)}
         best = records.find_best_trial(outcomes, study.objective.mode)
         unselected |= outcomes.keys()
         selected |= {best} if best is not None else set()
@@ -45,7 +45,7 @@ def count_kept_models(study: ResolvedStudy, trials: Mapping[str, int]) -> dict[s
         return dict(trials)
     # Of a search, the trials of what it selects, or its best one
     return {
-        arm.name: trials[arm.name] - max(study.get_budget(arm) - (not study.search.confirm), 0)
+        arm.name: trials[arm.name] - max(study.get_budget(arm) * study.search.repeats - (not study.search.confirm), 0)
         if arm.space
         else trials[arm.name]
         for arm in study.arms

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
-from dirtune.study import resolve, schema, space
+from dirtune.study import resolve, space
 from dirtune.tuning.folder import layout, records
 from dirtune.tuning.folder.lock import LockLostError
 
@@ -117,31 +117,31 @@ def _name_storage_errors(where: str) -> Iterator[None]:
         raise InputError(Fault(where=where, rule=rule)) from None
 
 
-def get_search_name(study: str, arm: str) -> str:
-    """Return the name of an arm's Optuna study."""
-    return f"{study}/{arm}"
+def get_search_name(study: str, search: str) -> str:
+    """Return the name of the Optuna study of a search."""
+    return f"{study}/{search}"
 
 
-def open_search(study: resolve.ResolvedStudy, arm: schema.Arm, optuna_url: str) -> optuna.Study:
-    """Return the Optuna study of an arm; create it if it does not exist."""
+def open_search(study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, optuna_url: str) -> optuna.Study:
+    """Return the Optuna study of a search; create it if it does not exist."""
     # Optuna's own lines would break the progress display
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = (study.objective, *study.secondary)
     directions: list[Literal["minimize", "maximize"]] = [
         "minimize" if each.mode == "min" else "maximize" for each in objectives
     ]
-    name = get_search_name(study.name, arm.name)
+    name = get_search_name(study.name, search.name)
     return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
 
 
 def restore_searches(folder: Storage, study: resolve.ResolvedStudy, optuna_url: str) -> None:
     """Add the recorded trials of searches to their Optuna studies, if these lack them."""
     trials = records.read_recorded_trials(folder)
-    for arm in study.searched_arms:
-        recorded = records.select_search_trials(trials, arm.name, study)
+    for plan in study.searches:
+        recorded, arm = records.select_search_trials(trials, plan, study), plan.arm
         if not recorded:
             continue
-        search = open_search(study, arm, optuna_url)
+        search = open_search(study, plan, optuna_url)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
         distributions = {path: to_optuna_distribution(each) for path, each in arm.space.items()}
         for each in recorded:

@@ -27,10 +27,11 @@ from dirtune.data.store import read_groups
 from dirtune.errors import Fault, InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
-from dirtune.manifest import Manifest
+from dirtune.manifest import SPLITS, Manifest
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
 from dirtune.results.records import names, schema, studies
 from dirtune.results.records.parquetfile import encode_table
+from dirtune.study.expand import format_search_name
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
@@ -113,7 +114,7 @@ class StudyFolder:
         comparison = _Comparison.read(self)
         comparison.remove_changed_searches(optuna_url)
         comparison.write()
-        searches = [optuna_storage.get_search_name(self.study.name, arm.name) for arm in self.study.searched_arms]
+        searches = [optuna_storage.get_search_name(self.study.name, each.name) for each in self.study.searches]
         reset_failed_trials(self.storage, retry, optuna_url, searches)
         recorded = records.read_recorded_trials(self.storage)
         maker = jobs.JobMaker(study=self.study, fingerprint=self.manifest.fingerprint)
@@ -154,17 +155,25 @@ class _Comparison:
         trials = records.read_recorded_trials(storage)
         unchanged = self.unchanged_searches
         maker = jobs.JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
+        searches = study.searches
         unchanged_trials = [each for each in trials if each.arm in unchanged]
         selections = confirmation.find_selections(storage, study, unchanged_trials)
         arms_by_trial: dict[str, set[str]] = {}
-        for searched, selected in selections.items():
-            for job in maker.make_evaluation_jobs(searched, selected.settings) if selected else ():
+        for search in searches:
+            selected = selections.get(search.name)
+            for job in maker.make_evaluation_jobs(search, selected.settings) if selected else ():
                 arms_by_trial.setdefault(job.trial_id, set()).add(job.arm)
         needed = set(arms_by_trial)
         possible = maker.make_possible_jobs()
         arms_by_trial |= {job.trial_id: {job.arm} for job in possible}
-        # Arms that will use the selection of a search whose budget is not spent yet
-        undecided = self.find_unchanged_users(unchanged - selections.keys())
+        # Arms that will use the selection of a search whose budget is not spent yet, by the number of the search
+        undecided = {
+            (arm, search.repeat)
+            for search in searches
+            if search.arm.name in unchanged and search.name not in selections
+            for arm in self.find_unchanged_users([search.arm.name])
+        }
+        search_seeds = {search.seed for search in searches}
         fixed = {arm.name for arm in study.fixed_arms}
 
         def is_planned(trial: records.RecordedTrial) -> bool:
@@ -173,8 +182,9 @@ class _Comparison:
             if trial.arm in arms or (arms and arms.isdisjoint(fixed)):
                 return True
             if not study.search.confirm or trial.role == "search":
-                return trial.arm in unchanged
-            return trial.arm in undecided and trial.seed in study.seeds
+                return trial.arm in unchanged and trial.seed in search_seeds
+            repeat = study.get_repetition(trial.seed) if study.search.repeats > 1 else 0
+            return (trial.arm, repeat) in undecided and trial.seed in study.trial_seeds
 
         recorded = frozenset(each.trial_id for each in trials)
         kept = frozenset(each.trial_id for each in trials if is_planned(each))
@@ -183,8 +193,8 @@ class _Comparison:
         due = possible if rule is None else maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
         needed |= {job.trial_id for job in due}
         has_spent_budgets = all(
-            len(records.select_search_trials(unchanged_trials, arm.name, study)) >= study.get_budget(arm)
-            for arm in study.searched_arms
+            len(records.select_search_trials(unchanged_trials, search, study)) >= study.get_budget(search.arm)
+            for search in searches
         )
         # The rule has not seen the values of restored records yet, which may add seeds
         can_add_seeds = rule is not None and bool(restored)
@@ -217,7 +227,13 @@ class _Comparison:
         """Delete the Optuna studies of arms whose search has changed; before `write`, which makes them look unchanged."""
         searched = set((self.before or {}).get("spaces", {}))
         study_name, unchanged = self.folder.study.name, self.unchanged_searches
-        changed = {optuna_storage.get_search_name(study_name, arm) for arm in searched - unchanged}
+        repeats = ((self.before or {}).get("search") or {}).get("repeats", 1)
+        names = [
+            name
+            for arm in searched - unchanged
+            for name in (arm, *(format_search_name(arm, repeat) for repeat in range(1, repeats)))
+        ]
+        changed = {optuna_storage.get_search_name(study_name, name) for name in names}
         # Opening the storage takes a second
         if not changed:
             return
@@ -239,10 +255,6 @@ class _Comparison:
             # A copy, so that metrics with other label bins can be computed without the data
             manifest = self.folder.manifest
             storage.write(layout.MANIFEST, manifest.model_dump_json(indent=1).encode())
-            # Samples of one group count as one in tests over test samples
-            if manifest.group is not None and self.folder.data is not None:
-                groups = read_groups(self.folder.data, manifest, names.EVALUATED_SPLITS)
-                storage.write(layout.GROUPS, encode_table(groups))
         else:
             reuse = self.find_reuse()
             # A driver that was killed here may have moved only some files of a record
@@ -250,6 +262,11 @@ class _Comparison:
             records.orphan_records(storage, reuse.orphaned | incomplete)
             records.restore_records(storage, reuse.restored)
             confirmation.keep_selections(storage, self.find_unchanged_users(self.unchanged_searches))
+        # Samples of one group count as one in tests over test samples; every sample is one of some split
+        manifest, splits = self.folder.manifest, SPLITS if self.folder.study.splits > 1 else names.EVALUATED_SPLITS
+        is_new = self.before is None or self.before.get("splits", 1) != self.now["splits"]
+        if is_new and manifest.group is not None and self.folder.data is not None:
+            storage.write(layout.GROUPS, encode_table(read_groups(self.folder.data, manifest, splits)))
         storage.write(layout.STUDY_YAML, text)
         storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
 

@@ -19,7 +19,7 @@ from dirtune.io.storage import Storage
 from dirtune.nested import get_leaf
 from dirtune.results.analysis.arms import get_values_by_trial
 from dirtune.results.records import kept, parquetfile, schema, store
-from dirtune.study.resolve import ResolvedStudy
+from dirtune.study.resolve import ArmSearchPlan, ResolvedStudy
 from dirtune.training.trial import CONFIG, get_trial_folder, read_progress
 from dirtune.tuning.folder.layout import ORPHANED
 
@@ -55,7 +55,7 @@ class LearningCurves:
     """Learning curves of the trials of all searches of a study."""
 
     recorded: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
-    """Curves of recorded trials by arm."""
+    """Curves of recorded trials by search."""
     in_progress: Mapping[str, Curve] = field(default_factory=dict)
     """Curves of started trials by trial id."""
 
@@ -77,9 +77,14 @@ def read_recorded_trials(folder: Storage) -> list[RecordedTrial]:
     ]
 
 
-def select_search_trials(trials: Iterable[RecordedTrial], arm: str, study: ResolvedStudy) -> list[RecordedTrial]:
-    """Return the trials of the search of an arm; without confirmation, these are all trials of the arm."""
-    return [each for each in trials if each.arm == arm and (each.role == "search" or not study.search.confirm)]
+def select_search_trials(
+    trials: Iterable[RecordedTrial], search: ArmSearchPlan, study: ResolvedStudy
+) -> list[RecordedTrial]:
+    """Return the trials of a search; without confirmation, these are all trials of the arm."""
+    own = [each for each in trials if each.arm == search.arm.name]
+    if not study.search.confirm:
+        return own
+    return [each for each in own if each.role == "search" and each.seed == search.seed]
 
 
 def find_best_trial(outcomes: Mapping[str, TrialOutcome], mode: Literal["min", "max"]) -> str | None:
@@ -126,12 +131,12 @@ def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurve
         if _is_finite(row["value"]):
             curves.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
     recorded = {
-        arm.name: [
+        search.name: [
             sorted(curves[each.trial_id])
-            for each in select_search_trials(trials, arm.name, study)
+            for each in select_search_trials(trials, search, study)
             if each.trial_id in curves
         ]
-        for arm in study.searched_arms
+        for search in study.searches
     }
     # A trial without a record may run again under this driver; its curve so far is replayed when it reports
     started = set(folder.list_folders("trials")) - {each.trial_id for each in trials}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dirtune.config import Objective
-from dirtune.data import label_units, store
+from dirtune.data import label_units, resplit, store
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
@@ -110,6 +110,9 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
             faults.setdefault((fault.key.removeprefix(f"arms.{arm.name}."), fault.rule, repr(fault.got)), fault)
     if faults:
         raise InputError(faults.values())
+    unsplittable = resplit.find_resplit_fault(manifest) if study.splits > 1 else None
+    if unsplittable is not None:
+        raise InputError(replace(unsplittable, where=f"study {study.name!r}"))
     objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
     objectives["claim"] = study.compared_objective
     if unrecorded := [*_find_unrecorded_metrics(study, objectives)]:

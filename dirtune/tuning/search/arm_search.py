@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from dirtune.io.storage import Storage
-from dirtune.study.schema import Arm
+from dirtune.study.resolve import ArmSearchPlan
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, jobs, records
 from dirtune.tuning.folder.optuna_storage import (
@@ -35,7 +35,7 @@ class ArmSearch:
     Args:
         folder: the study folder, from which secondary objectives are read.
         maker: maker of the study's jobs.
-        arm: the searched arm.
+        search: the arm, the number of its search and the seed of its trials.
         optuna_url: URL of the sweep's Optuna storage.
         recorded: ids of all recorded trials of the study.
         first_settings: settings to try first, within the budget.
@@ -45,15 +45,15 @@ class ArmSearch:
         self,
         folder: Storage,
         maker: jobs.JobMaker,
-        arm: Arm,
+        search: ArmSearchPlan,
         optuna_url: str,
         *,
         recorded: Collection[str],
         first_settings: Sequence[records.Settings] = (),
     ) -> None:
-        self.arm, self._folder, self._maker = arm, folder, maker
-        self._budget = maker.study.get_budget(arm)
-        self._optuna = open_search(maker.study, arm, optuna_url)
+        self.search, self._folder, self._maker = search, folder, maker
+        self._budget = maker.study.get_budget(search.arm)
+        self._optuna = open_search(maker.study, search, optuna_url)
         # A driver was killed between asking and naming these trials: nobody knows which jobs they are
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:
@@ -112,7 +112,7 @@ class ArmSearch:
 
     def make_running_jobs(self) -> list[TrialJob]:
         """Return the jobs of trials that an earlier driver started and that have no outcome."""
-        return [self._maker.make_search_job(self.arm, self._settings[trial_id]) for trial_id in self._running]
+        return [self._maker.make_search_job(self.search, self._settings[trial_id]) for trial_id in self._running]
 
     def ask(self) -> TrialJob | None:
         """Return a new configuration, or None if the budget is spent or the sampler finds nothing new.
@@ -121,12 +121,18 @@ class ArmSearch:
         """
         if self.is_spent:
             return None
+        space = self.search.arm.space
         for attempt in range(MAX_REPETITIONS):
             self._optuna.sampler = make_sampler(
-                self._maker.study.search, self.arm.name, self.arm.space, known=len(self._settings), attempt=attempt
+                self._maker.study.search,
+                self.search.name,
+                space,
+                known=len(self._settings),
+                attempt=attempt,
+                repeat=self.search.repeat,
             )
-            trial = self._optuna.ask({path: to_optuna_distribution(each) for path, each in self.arm.space.items()})
-            job = self._maker.make_search_job(self.arm, trial.params)
+            trial = self._optuna.ask({path: to_optuna_distribution(each) for path, each in space.items()})
+            job = self._maker.make_search_job(self.search, trial.params)
             if job.trial_id not in self._settings:
                 trial.set_user_attr(TRIAL_ID, job.trial_id)
                 self._settings[job.trial_id], self._running[job.trial_id] = trial.params, trial

@@ -43,16 +43,17 @@ class TrialQueue:
         optuna_storage.restore_searches(folder.storage, folder.study, optuna_url)
         first_settings = first_settings or {}
         self.searches = {
-            arm.name: ArmSearch(
+            search.name: ArmSearch(
                 folder.storage,
                 self._maker,
-                arm,
+                search,
                 optuna_url,
                 recorded={trial.trial_id for trial in recorded},
-                first_settings=first_settings.get(arm.name, ()),
+                first_settings=first_settings.get(search.arm.name, ()),
             )
-            for arm in folder.study.searched_arms
+            for search in folder.study.searches
         }
+        self._names = {(search.arm.name, search.seed): search.name for search in folder.study.searches}
         # To every search, which ignores the trials of others: a trial's arm may be another one with the same configuration
         for trial in recorded:
             for search in self.searches.values():
@@ -79,7 +80,7 @@ class TrialQueue:
     @property
     def is_empty(self) -> bool:
         """True if nothing is left to start, now or after the running trials."""
-        will_confirm = any(not self.searches[arm].has_lost_trial for arm in self._unconfirmed)
+        will_confirm = any(not self.searches[name].has_lost_trial for name in self._unconfirmed)
         is_searched = all(search.is_spent for search in self._turns)
         return not self._queue and not self._awaited and not will_confirm and is_searched
 
@@ -100,13 +101,15 @@ class TrialQueue:
 
     def report(self, job: TrialJob, epoch: int, value: float | None) -> None:
         """Report an intermediate validation objective to the trial's search."""
-        if job.arm in self.searches and value is not None:
-            self.searches[job.arm].report(job.trial_id, epoch, value)
+        search = self._find_search(job)
+        if search is not None and value is not None:
+            search.report(job.trial_id, epoch, value)
 
     def tell(self, job: TrialJob, outcome: records.TrialOutcome) -> None:
         """Tell the outcome of a trial, which must be recorded already."""
-        if job.arm in self.searches:
-            self.searches[job.arm].tell(job.trial_id, outcome)
+        search = self._find_search(job)
+        if search is not None:
+            search.tell(job.trial_id, outcome)
             self._confirm_selections()
         self._awaited.discard(job.trial_id)
         if self._rule is not None and outcome.status == "complete":
@@ -125,22 +128,29 @@ class TrialQueue:
 
     def mark_lost(self, job: TrialJob) -> None:
         """Note that a trial has lost its worker for good, so that this sweep does not learn its outcome."""
-        if job.arm in self.searches:
-            self.searches[job.arm].mark_lost(job.trial_id)
+        search = self._find_search(job)
+        if search is not None:
+            search.mark_lost(job.trial_id)
+
+    def _find_search(self, job: TrialJob) -> ArmSearch | None:
+        """Return the search that a trial belongs to, or None."""
+        # A trial that evaluates a selection has another seed, and the search ignores it
+        name = self._names.get((job.arm, job.config.seed))
+        return None if name is None else self.searches[name]
 
     def _confirm_selections(self) -> None:
         """Queue the trials that evaluate the selections of searches that are complete now."""
         # In the order of the study, so that the order of ends does not matter
-        for arm, search in self.searches.items():
-            if arm not in self._unconfirmed or not search.is_complete or search.has_lost_trial:
+        for name, search in self.searches.items():
+            if name not in self._unconfirmed or not search.is_complete or search.has_lost_trial:
                 continue
-            self._unconfirmed.remove(arm)
+            self._unconfirmed.remove(name)
             selected = search.find_best()
             if selected is None:
-                self.skipped += len(self._study.arms_using(arm)) * len(self._study.seeds)
+                self.skipped += len(self._study.arms_using(search.search.arm.name)) * len(self._study.seeds)
                 continue
-            jobs = self._maker.make_evaluation_jobs(arm, selected.settings)
-            self._known -= confirmation.record_selection(self._folder, arm, selected, jobs)
+            jobs = self._maker.make_evaluation_jobs(search.search, selected.settings)
+            self._known -= confirmation.record_selection(self._folder, search.search, selected, jobs)
             self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[TrialJob]) -> None:

@@ -21,23 +21,29 @@ MAX_MODEL_REPETITIONS = 10
 
 
 def make_sampler(
-    search: Search, arm: str, space: Mapping[str, Distribution], known: int, attempt: int
+    search: Search, name: str, space: Mapping[str, Distribution], known: int, attempt: int, repeat: int = 0
 ) -> optuna.samplers.BaseSampler:
     """Return the sampler that proposes an arm's next configuration.
 
     Args:
         search: settings of the search.
-        arm: name of the arm, which enters the seed.
+        name: of the search, which enters the seed: that of the arm, with its number for a further search.
         space: distributions by dotted path.
-        known: number of configurations of the arm that were asked before.
+        known: number of configurations of the search that were asked before.
         attempt: number of repetitions proposed since then.
+        repeat: number of the search.
     """
-    constant_seed = derive_seed(search.seed, arm) % 2**32
-    seed = derive_seed(search.seed, arm, known, attempt) % 2**32
+    constant_seed = derive_seed(search.seed, name) % 2**32
+    seed = derive_seed(search.seed, name, known, attempt) % 2**32
+    models = {"tpe", "gp"}
+    is_random = search.sampler == "random" or (search.sampler in models and known < search.startup_trials)
+    # One search of an arm keeps the proposals that studies had before they could repeat searches
+    if search.repeats > 1 and is_random:
+        return _SharedRandomSampler(derive_seed(search.seed, "start", repeat, known, attempt))
     with warnings.catch_warnings():
         # Multivariate TPE is experimental in Optuna 4 and the default of Optuna 5
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        model_repeats_itself = search.sampler in {"tpe", "gp"} and attempt >= MAX_MODEL_REPETITIONS
+        model_repeats_itself = search.sampler in models and attempt >= MAX_MODEL_REPETITIONS
         if search.sampler == "random" or model_repeats_itself:
             return optuna.samplers.RandomSampler(seed=seed)
         if search.sampler == "gp":
@@ -57,6 +63,28 @@ def list_values(distribution: Distribution) -> Sequence[Scalar]:
         return distribution.values
     assert isinstance(distribution, Integer), "validation refuses a grid over an infinite space"
     return range(distribution.low, distribution.high + 1)
+
+
+class _SharedRandomSampler(optuna.samplers.RandomSampler):
+    """Random sampler whose value of a setting depends on the setting's path alone, so that arms share those of common settings.
+
+    Args:
+        seed: of the configuration.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=0)
+        self._configuration_seed = seed
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        sampler = optuna.samplers.RandomSampler(seed=derive_seed(self._configuration_seed, param_name) % 2**32)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 class _GridSampler(optuna.samplers.GridSampler):

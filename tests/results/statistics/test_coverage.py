@@ -24,6 +24,7 @@ from benchmarks.coverage import (
     measure_searched,
     measure_sequential,
     measure_sequential_words,
+    measure_splits,
     measure_whole_tables,
 )
 from dirtune.results.analysis.claims import Claim
@@ -130,3 +131,11 @@ def test_one_search_tells_identical_methods_apart_and_three_do_not() -> None:
     assert one.value > 0.2
     assert three.value == pytest.approx(0.05, abs=0.02)
     assert measure_searched(0.0, 6, studies=2_000).value == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize(("share", "splits"), [(0.2, 5), (1 / 3, 10)])
+def test_splits_that_share_rows_are_no_independent_runs(share: float, splits: int) -> None:
+    found = measure_splits(share, splits, trained=0.0, studies=1_000)
+
+    assert found["corrected"].value <= 0.07
+    assert found["as if independent"].value > 0.1

@@ -10,6 +10,7 @@ from scipy import stats
 
 from dirtune.results.statistics.joint import (
     JointDifference,
+    Repeated,
     compare_jointly,
     compute_joint_equivalence_p,
     estimate_sample_variance,
@@ -189,3 +190,37 @@ def test_copies_of_a_sample_in_one_group_are_one_sample() -> None:
 
     assert estimate_sample_variance(grouped) == pytest.approx(estimate_sample_variance(parts))
     assert estimate_sample_variance(copied) < estimate_sample_variance(parts) / 3
+
+
+def test_the_test_over_splits_counts_common_samples() -> None:
+    arm = {0: 1.0, 1: 1.2, 1000: 1.5, 1001: 1.3, 2000: 0.9, 2001: 1.1, 7: 9.0}
+    reference = {seed: 1.0 for seed in arm if seed != 7}
+    found = compare_jointly(arm, reference, repeated=Repeated(unit="splits", overlap=0.2))
+
+    by_split = np.array([0.1, 0.4, 0.0])
+    error = math.sqrt((1 / 3 + 0.2 / 0.8) * by_split.var(ddof=1))
+    p = 2 * stats.t.sf(by_split.mean() / error, 2)
+    assert (found.mean, found.p, found.n) == (pytest.approx(by_split.mean()), pytest.approx(p), 3)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * error)
+    assert (found.unit, found.limit, found.unpaired_seeds) == ("splits", "splits", (7,))
+    assert found.is_about_new_samples
+    # Splits of the same test samples say nothing on new ones
+    same = compare_jointly(arm, reference, repeated=Repeated(unit="splits", overlap=1.0))
+    assert math.isnan(same.p)
+    assert math.isnan(same.high)
+
+
+def test_searches_are_compared_by_the_means_of_their_seeds() -> None:
+    random = np.random.default_rng(0)
+    parts = random.normal(size=(3, 40))
+    arm = {
+        1000 * search + seed: 1 + own + sign
+        for search, own in enumerate(parts.mean(axis=1))
+        for seed, sign in ((0, 0.3), (1, -0.3))
+    }
+    reference = dict.fromkeys(arm, 1.0)
+    found = compare_jointly(arm, reference, parts, Repeated(unit="searches"))
+    plain = compare_jointly(dict(enumerate(1 + parts.mean(axis=1))), dict.fromkeys(range(3), 1.0), parts)
+
+    assert (found.mean, found.p, found.low) == pytest.approx((plain.mean, plain.p, plain.low))
+    assert (found.n, found.unit) == (3, "searches")

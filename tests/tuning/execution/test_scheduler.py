@@ -131,13 +131,13 @@ def test_small_values_are_stopped_if_more_is_better() -> None:
 
 
 def test_an_arm_with_nothing_to_tune_runs_every_trial_to_its_end(running: SimulatedTune) -> None:
-    assert "vanilla" not in running.scheduler.by_arm
+    assert "vanilla" not in running.scheduler.by_search
     assert [running.run_first_epoch("vanilla", value) for value in (1.0, 9.0, 99.0)] == [CONTINUE] * 3
 
 
 def test_without_a_scheduler_in_the_study_no_trial_is_stopped() -> None:
     running = SimulatedTune(build_scheduler(make_study(search={"trials": 4})))
-    assert running.scheduler.by_arm == {}
+    assert running.scheduler.by_search == {}
     assert [running.run_first_epoch("conr", value) for value in (1.0, 9.0, 99.0)] == [CONTINUE] * 3
 
 
@@ -272,5 +272,5 @@ def test_a_worker_that_was_replaced_and_repeats_epochs_counts_once() -> None:
     trial = running.start("conr")
     for epoch, value in ((1, 1.0), (2, 2.0), (1, 1.0), (2, 2.0), (3, 3.0)):
         running.report(trial, epoch, value)
-    (results,) = running.scheduler.by_arm["conr"]._results.values()
+    (results,) = running.scheduler.by_search["conr"]._results.values()
     assert [result[EPOCH] for result in results] == [1, 2, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dirtune.nested import get_leaf
-from dirtune.study.resolve import resolve
+from dirtune.study.resolve import ArmSearchPlan, resolve
 from dirtune.tuning.folder.jobs import JobMaker, select_settings
 from tests.tuning.simulated_sweep import STUDY
 
@@ -21,30 +21,35 @@ def make_maker(**search: Any) -> JobMaker:
     return JobMaker(study=resolve(raw, where="test"), fingerprint="f", code_version="v")
 
 
+def get_search(maker: JobMaker, name: str) -> ArmSearchPlan:
+    return next(search for search in maker.study.searches if search.name == name)
+
+
 def test_search_jobs_have_the_tuning_seed_and_no_replicate() -> None:
-    conr = make_maker().study.arms[1]
+    conr = make_maker().study.searches[0]
     job = make_maker().make_search_job(conr, {OMEGA: 2.5, BETA: 0.5})
     assert (job.arm, job.role, job.replicate, job.config.seed, job.code_version) == ("conr", "search", None, 100, "v")
     assert [get_leaf(job.config.to_plain(), path) for path in (OMEGA, BETA)] == [2.5, 0.5]
     assert job.trial_id == job.config.compute_trial_id("f")
-    plain = make_maker(confirm=False, tuning_seed=None).make_search_job(conr, {OMEGA: 2.5})
+    unconfirmed = make_maker(confirm=False, tuning_seed=None)
+    plain = unconfirmed.make_search_job(unconfirmed.study.searches[0], {OMEGA: 2.5})
     assert (plain.role, plain.replicate, plain.config.seed) == ("evaluation", 0, 3)
 
 
 def test_evaluation_jobs_have_the_seeds_of_the_fixed_arms() -> None:
     found = make_maker(transfer="both")
-    jobs = found.make_evaluation_jobs("conr", {OMEGA: 2.5, BETA: 0.5})
+    jobs = found.make_evaluation_jobs(get_search(found, "conr"), {OMEGA: 2.5, BETA: 0.5})
     pairs = [(job.arm, job.replicate, job.config.seed) for job in jobs]
     assert pairs == [("conr", 0, 3), ("wide@transfer", 0, 3), ("conr", 1, 4), ("wide@transfer", 1, 4)]
     fixed = {(job.replicate, job.config.seed) for job in found.make_planned_jobs()}
     assert fixed == {(replicate, seed) for _, replicate, seed in pairs}
-    assert [job.arm for job in found.make_evaluation_jobs("wide", {OMEGA: 2.5})] == ["wide", "wide"]
+    assert [job.arm for job in found.make_evaluation_jobs(get_search(found, "wide"), {OMEGA: 2.5})] == ["wide", "wide"]
 
 
 def test_a_transfer_variant_uses_the_shared_settings_and_keeps_its_own() -> None:
     found = make_maker(transfer="both")
     wide = next(arm for arm in found.study.arms if arm.name == "wide@transfer")
     assert select_settings(wide, {OMEGA: 2.5, BETA: 0.5}) == {OMEGA: 2.5}
-    (_, job, *_) = found.make_evaluation_jobs("conr", {OMEGA: 2.5, BETA: 0.5})
+    (_, job, *_) = found.make_evaluation_jobs(get_search(found, "conr"), {OMEGA: 2.5, BETA: 0.5})
     own = get_leaf(wide.config.to_plain(), BETA)
     assert get_leaf(job.config.to_plain(), BETA) == own != 0.5

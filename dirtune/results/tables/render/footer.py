@@ -1,7 +1,9 @@
 """Footer of a table: everything that a reader must know to believe it, one sentence per line."""
 
+import math
 from collections.abc import Iterator, Sequence
 
+from dirtune.randomness import SEEDS_PER_REPETITION, get_repetition
 from dirtune.results.statistics.paired import CONFIDENCE
 from dirtune.results.statistics.power import ALPHA
 from dirtune.results.statistics.verdict import MIN_PAIRS
@@ -36,7 +38,7 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     yield f"Split: {first.split}. Selection {first.selection}: {first.description} (objective: {first.objective})."
     if first.region_note:
         yield first.region_note
-    yield f"Seeds ({len(first.seeds)}): {_format_numbers(first.seeds) or 'none'}{_describe_pairing(first)}."
+    yield f"{_describe_seeds(first)}{_describe_pairing(first)}."
     if first.sequential is not None:
         states = "; ".join(f"{arm} {text}" for arm, text in first.sequential.describe_states().items())
         yield f"Seeds were added until a comparison was settled over the seeds ({first.sequential}): {states}."
@@ -48,7 +50,7 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     tried = []
     for row in first.rows:
         counts = [f"{n} {status}" for status, n in sorted(row.unfinished.items())]
-        recorded = sum(row.tried.values()) + row.searched
+        recorded = sum(row.tried.values()) + row.search_trials
         if row.planned is not None and recorded < row.planned:
             counts.append(f"{row.planned - recorded} not recorded")
         tried.append(f"{row.arm} {format_configurations(row)}" + (f" ({', '.join(counts)})" if counts else ""))
@@ -74,6 +76,19 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
         yield f"Arms not shown: {', '.join(hidden)}."
     if first.orphans:
         yield f"Left out: {first.orphans} recorded trials that the study no longer plans."
+
+
+def _describe_seeds(part: ArmTable) -> str:
+    """Describe the seeds, and the splits or searches that each have their own."""
+    if part.repetition is None:
+        return f"Seeds ({len(part.seeds)}): {_format_numbers(part.seeds) or 'none'}"
+    own = [seed for seed in part.seeds if get_repetition(seed) == 0]
+    count = len({get_repetition(seed) for seed in part.seeds})
+    kind = "of the data, the first as ingested" if part.repetition == "splits" else "of each arm"
+    return (
+        f"{part.repetition.capitalize()} ({count}) {kind}, each with seeds {_format_numbers(own)} (plus "
+        f"{SEEDS_PER_REPETITION:,} per further one)"
+    )
 
 
 def _describe_floors(parts: Sequence[ArmTable]) -> Iterator[str]:
@@ -138,8 +153,9 @@ def _describe_claim(parts: Sequence[ArmTable]) -> Iterator[str]:
         if cell is not None and cell.no_word:
             reasons.setdefault(cell.no_word, []).append(row.arm)
     if reasons:
+        unit = judged[0].repetition or "seeds"
         texts = "; ".join(f"{', '.join(arms)}: {reason}" for reason, arms in reasons.items())
-        yield f"No word: {texts}. A word needs {MIN_PAIRS} pairs of seeds, better 5 or more, and stored predictions."
+        yield f"No word: {texts}. A word needs {MIN_PAIRS} pairs of {unit}, better 5 or more, and stored predictions."
     if reason := judged[0].no_predictions:
         yield f"Intervals are over the seeds alone, for these test samples: {reason}."
 
@@ -157,8 +173,7 @@ def _describe_marks(table: Comparison) -> Iterator[str]:
         over = "the arm alone" if arms == 1 else f"at most {arms} arms, shown or not"
         reference = ", ".join(dict.fromkeys(str(part.reference) for part in judged))
         yield (
-            "Words: helps, hurts: the change holds over the seeds and over the test samples (both tests, p < "
-            f"{ALPHA}, corrected by Holm over {over}). same: shown to be smaller than the claim's margin. "
+            f"Words: helps, hurts: the change holds {_describe_tests(judged[0])}, p < {ALPHA}, corrected by Holm over {over}). same: shown to be smaller than the claim's margin. "
             'open: neither is shown, which is not "no effect"; in brackets what limits it. '
             f"If no arm differed from {reference}, about 1 study in 20 would still have a false helps or hurts."
         )
@@ -167,15 +182,31 @@ def _describe_marks(table: Comparison) -> Iterator[str]:
                 f"{CHOSEN_AFTER.removeprefix(', ').capitalize()}: a word that was looked for among several is false more "
                 "often than that."
             )
+    unit, is_split = compared[0].repetition or "seeds", compared[0].repetition == "splits"
+    kind = (
+        "corrected for common samples"
+        if is_split
+        else f"the larger of two, over {unit} and over {unit} and test samples"
+    )
     yield (
-        f"Intervals: {100 * CONFIDENCE:g} % each, one by one (the larger of two t intervals, over seeds and over seeds and test "
-        "samples): of 20, one misses by chance. Columns without a word are for orientation, not for claims."
+        f"Intervals: {100 * CONFIDENCE:g} % t intervals, one by one ({kind}): of 20, one misses by chance. Columns without a word "
+        "are for orientation, not for claims."
     )
     searched = any(part.is_searched_once for part in compared)
+    missing = ["another data set"] if is_split else ["another split of the data", "another data set"]
     yield (
-        "Not covered: another split of the data, another data set"
+        f"Not covered: {', '.join(missing)}"
         + (", a second search. One search each: arms that are alike may still be told apart." if searched else ".")
     )
+
+
+def _describe_tests(part: ArmTable) -> str:
+    """Describe the tests behind a word, up to their level."""
+    if part.repetition == "splits":
+        shares = [share for share in part.overlap.values() if not math.isnan(share)]
+        common = f", of which two have up to {100 * max(shares):.0f} % in common" if shares else ""
+        return f"over the splits and their test samples{common} (corrected resampled t test"
+    return f"over the {part.repetition or 'seeds'} and over the test samples (both tests"
 
 
 def _format_numbers(numbers: Sequence[int]) -> str:

@@ -150,7 +150,8 @@ def _make_changes(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         dict.fromkeys("in % of its mean" if celltext.is_relative(part) else "in the metric's unit" for part in parts)
     )
     is_about_new_samples = not any(part.no_predictions for part in parts)
-    about = "new seeds and new test samples" if is_about_new_samples else "new seeds on these test samples"
+    unit = parts[0].repetition or "seeds"
+    about = f"new {unit} and new test samples" if is_about_new_samples else f"new {unit} on these test samples"
     columns = [
         column
         for part, own in zip(parts, _group_columns(parts), strict=True)
