@@ -34,7 +34,7 @@ def as_rich(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
     # Escaped before the widths are measured
     header, *rows = ([escape_control_characters(cell) for cell in line] for line in (header, *rows))
     heading = Text(title, no_wrap=True, overflow="ignore") if title else None
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for position, name in enumerate(header):
         table.add_column(Text(name), justify="right" if position else "left")
     for row in rows:

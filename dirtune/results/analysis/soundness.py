@@ -264,14 +264,18 @@ def _find_floors(
             for floor in find_unbeaten(value, "test", region, metric, own)[:1]:
                 level = floor.values["test", region, metric]
                 unbeaten.setdefault(floor.name, {}).setdefault(region, []).append((trial, level))
-    for name in (each for each in floors.FLOORS if each in unbeaten):
-        by_region = unbeaten[name]
+    found = [(name, group) for name in floors.FLOORS for group in _group_by_regions(unbeaten.get(name, {}))]
+    for floor_name, by_region in found:
         worse = list(dict.fromkeys(trial for pairs in by_region.values() for trial, _ in pairs))
         levels = []
         for region, pairs in by_region.items():
-            mean = np.mean([values[trial.trial_id, trial.epoch, region] for trial, _ in pairs])
-            levels.append(f"{region} ({mean:.4g} against {np.mean([level for _, level in pairs]):.4g})")
-        is_constant = name in names.CONSTANT_FLOORS
+            by_arm: dict[str, list[float]] = {}
+            for trial, _ in pairs:
+                by_arm.setdefault(trial.arm, []).append(values[trial.trial_id, trial.epoch, region])
+            means = sorted(float(np.mean(own)) for own in by_arm.values())
+            shown = f"{means[0]:.4g}" if len(means) == 1 else f"{means[0]:.4g} to {means[-1]:.4g}"
+            levels.append(f"{region} ({shown} against {np.mean([level for _, level in pairs]):.4g})")
+        is_constant = floor_name in names.CONSTANT_FLOORS
         if not is_constant:
             severity, advice = (
                 6,
@@ -281,8 +285,25 @@ def _find_floors(
             severity, advice = 1, "nothing was learned: model.label_scale and label_offset: auto, more epochs"
         else:
             severity, advice = 4, "no conclusion about these regions: more epochs, or another method there"
-        text = f"no better than {'the training ' * is_constant}{name} on test data, {metric} in {', '.join(levels)}"
+        text = (
+            f"no better than {'the training ' * is_constant}{floor_name} on test data, {metric} in {', '.join(levels)}"
+        )
         yield Finding(severity=severity, subject=describe_arms(worse, trials), text=text, advice=advice)
+
+
+def _group_by_regions(
+    unbeaten: Mapping[str, Sequence[tuple[ArmTrial, float]]],
+) -> list[dict[str, list[tuple[ArmTrial, float]]]]:
+    """Return the trials of a floor by region, apart for arms that fail in other regions, most regions first."""
+    regions: dict[str, list[str]] = {}
+    for region, pairs in unbeaten.items():
+        for arm in dict.fromkeys(trial.arm for trial, _ in pairs):
+            regions.setdefault(arm, []).append(region)
+    groups = sorted({tuple(own) for own in regions.values()}, key=lambda own: (-len(own), own))
+    return [
+        {region: [pair for pair in unbeaten[region] if tuple(regions[pair[0].arm]) == group] for region in group}
+        for group in groups
+    ]
 
 
 def _find_collapsed(trials: Sequence[ArmTrial], runs: arms.StudyRuns) -> Iterator[Finding]:

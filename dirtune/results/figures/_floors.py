@@ -16,12 +16,17 @@ def select_floors(table: ArmTable) -> tuple[FloorRow, ...]:
     return found if len(found) == len({row.name for row in found}) else ()
 
 
-def format_floors(table: ArmTable) -> str:
-    """Return the sentence of a caption on the lines of the floors, with a leading space; empty without floors."""
+def format_floors(table: ArmTable, beyond: str = "not drawn beyond the axis") -> str:
+    """Return the sentence of a caption on the lines of the floors, with a leading space; empty without floors.
+
+    Args:
+        table: with the floors.
+        beyond: how a floor outside of the axis is shown.
+    """
     shown = [row for row in select_floors(table) if not all(map(math.isnan, row.values.values()))]
     if not shown:
         return ""
     lines = ", ".join(
         f"{style}: {format_floor(row.name)}" for row, style in zip(select_floors(table), FLOOR_STYLES, strict=False)
     )
-    return f" Lines: predictions without a training run ({lines}; not drawn beyond the axis)."
+    return f" Lines: predictions without a training run ({lines}; {beyond})."

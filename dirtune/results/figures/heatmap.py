@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.tables.marks import SIGNIFICANT
-from dirtune.results.tables.render.cells import count_decimals, format_metric
+from dirtune.results.tables.render import numbers
+from dirtune.results.tables.render.cells import format_metric
 from dirtune.results.tables.table import Cell
 
-PERCENT_DECIMALS = 1
 FULL_COLOR_QUANTILE = 0.9
 """Quantile of the absolute differences at which the color scale ends."""
 
@@ -71,7 +71,10 @@ def build_heatmap(request: _request.PlotRequest) -> Heatmap:
         limit=(limit := _compute_limit(differences)),
         good_sign=1 if table.metric in HIGHER_IS_BETTER else -1,
         label=f"{label}: difference to {table.reference}",
-        decimals=PERCENT_DECIMALS if request.relative else count_decimals(table),
+        decimals=min(
+            numbers.MOST_DECIMALS,
+            numbers.count_change_decimals((each, math.nan, math.nan) for row in differences for each in row),
+        ),
         caption=f"{_request.format_source(table)} Differences to {table.reference}, paired by seed, mean; blue is better. * the word "
         f"helps or hurts, which only the claim's column has. {table.claim.describe()} "
         f"Colors end at ±{limit:.3g}; an empty cell has no common seed.{shown.note}",

@@ -67,7 +67,7 @@ def build_regions(request: _request.PlotRequest) -> RegionBars:
         ),
         label=format_metric(table.metric, table.unit),
         caption=f"{_request.format_source(table)} Bars: mean over seeds; dots: single seeds. {intervals}"
-        f"{_floors.format_floors(table)}{left_out}{shown.note}",
+        f"{_floors.format_floors(table, beyond='a number at the upper edge if beyond it')}{left_out}{shown.note}",
     )
 
 
@@ -104,12 +104,19 @@ def draw_regions(bars: RegionBars) -> Figure:
             step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2
             x = [center - 0.12 * width + (i - middle) * step for i in range(len(values))]
             axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
-    # Within the limits of the bars: a floor far above them would leave the arms no room.
-    limits = axes.get_ylim()
-    for (_, values), style in zip(bars.floors, _floors.FLOOR_STYLES, strict=False):
+    # Within the limits of the bars: a floor far above them would leave the arms no room. It is a number at the edge.
+    low, high = axes.get_ylim()
+    line = 0.08 * (high - low)
+    for row, ((name, values), style) in enumerate(zip(bars.floors, _floors.FLOOR_STYLES, strict=False)):
         for group, value in enumerate(values):
-            axes.plot([group - 0.46, group + 0.46], [value, value], color="black", linestyle=style, linewidth=0.6)
-    axes.set_ylim(*limits)
+            if not value > high:
+                axes.plot([group - 0.46, group + 0.46], [value, value], color="black", linestyle=style, linewidth=0.6)
+                continue
+            text = f"{name} {value:.3g} \N{UPWARDS ARROW}"
+            axes.text(group, high + (row + 0.1) * line, text, ha="center", va="bottom", fontsize=5.5)
+    # Room for the numbers, above the bars.
+    rows = [row for row, (_, values) in enumerate(bars.floors) if any(value > high for value in values)]
+    axes.set_ylim(low, high + line * (max(rows) + 1 if rows else 0))
     axes.set_xticks(range(len(bars.regions)), bars.regions)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel("shot region")

@@ -9,9 +9,10 @@ rows that it selects.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -55,7 +56,7 @@ def query(
 
     Raises:
         InputError: there is no such study, a file is damaged, the statement runs out of time, tries to reach something
-            else, or is invalid: then with DuckDB's message and the columns that there are.
+            else, or is invalid: then with the first line of DuckDB's message, and near names.
     """
     # An unknown study is reported before any table is read.
     open_studies(root, studies)
@@ -71,13 +72,36 @@ def query(
             rule = "reaches the results alone: no files, network, extensions or settings"
             raise InputError(Fault(where="query", rule=rule)) from None
         except duckdb.Error as error:
-            # The columns follow DuckDB's message: most invalid statements misspell one.
-            columns = {name: SCHEMAS[name].names for name in TABLES}
-            columns |= {name: schema.names for name, schema in floors.TABLES.items()}
+            columns = {name: list(SCHEMAS[name].names) for name in TABLES}
+            columns |= {name: list(schema.names) for name, schema in floors.TABLES.items()}
             trials = read_table(root, "trials", studies=studies, on_damaged=on_damaged)
             columns |= {"trials": trials.column_names, **COLUMNS}
-            known = [Fault(where=f"table {name}", rule=f"has {', '.join(found)}") for name, found in columns.items()]
-            raise InputError([Fault(where="query", rule=str(error).strip()), *known]) from None
+            raise InputError(Fault(where="query", rule=_explain(str(error), columns))) from None
+
+
+def _explain(message: str, columns: Mapping[str, Sequence[str]]) -> str:
+    """Return the first line of DuckDB's message, with names of tables or columns that are near to one that it names.
+
+    Args:
+        message: of DuckDB; its further lines repeat the statement and guess by the columns of its tables alone.
+        columns: by table.
+    """
+    first, *others = message.strip().splitlines()
+    missing = re.search(r'(?:column|name) (?:named )?"?([\w.]+)"?(?: not found| does not exist|$)', first)
+    if missing is None:
+        place = next((line.strip() for line in others if line.startswith("LINE ")), "")
+        return f"{first} ({place})" if place else first
+    name = missing[1]
+    if first.startswith("Catalog Error: Table"):
+        return f"{first.partition('!')[0]}; tables: {', '.join(columns)}"
+    where: dict[str, list[str]] = {}
+    for table, own in columns.items():
+        for column in own:
+            where.setdefault(column, []).append(table)
+    # A name of another table's column is as useful as one that is spelled alike.
+    near = [name] if name in where else get_close_matches(name, list(where), n=3)
+    found = "; ".join(f"{column} is a column of {', '.join(where[column])}" for column in near)
+    return f"{first.partition('!')[0]}; {found or '`describe TABLE` has the columns of ' + ', '.join(columns)}"
 
 
 def _execute(database: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> pa.Table:

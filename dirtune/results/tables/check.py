@@ -56,6 +56,8 @@ CSV_NUMBERS = (
 CSV_WORDS = ("word",)
 CSV_MARKS = ("chosen_after", "early")
 """Columns that must be there with a word or a difference if the store has them."""
+EXTRA_DIGITS = 4
+"""Digits beyond those of a table with which written numbers are compared: rounding to fewer digits is no fault."""
 CSV_TOLERANCE = 1e-9
 """Relative: another numpy may add up in another order."""
 
@@ -107,6 +109,8 @@ class StoredGrid:
     """Number of row keys."""
     header: list[str]
     rows: dict[tuple[str, ...], list[str]]
+    precise: dict[tuple[str, ...], list[str]]
+    """The same with further digits, which the written numbers are compared with."""
 
 
 def check(root: str | Path, text: str, request: comparison.TableRequest | None = None) -> CheckReport:
@@ -133,19 +137,18 @@ def check(root: str | Path, text: str, request: comparison.TableRequest | None =
         style = "latex"
     else:
         style = "markdown" if re.search(r"^\s*\|.*\|\s*$", text, re.MULTILINE) else "table"
+    table = comparison.compare(root, request)
     stored = []
-    for grid in grids.make_grids(comparison.compare(root, request)):
-        # Written and read as the text was, so that escapes and rounding are the same.
-        if style == "latex":
-            written = latex.make_table(grid)
-        elif style == "markdown":
-            written = textgrid.as_markdown(grid.header, formats.to_markdown_rows(grid))
-        else:
-            written = textgrid.as_text(grid.header, formats.to_plain_rows(grid))
-        lines = [line.cells for line in _read_lines(written, style)]
-        # Counted from the end, because the number of lines above the rows depends on the style.
-        keys, first = len(grid.keys), len(lines) - len(grid.rows)
-        stored.append(StoredGrid(keys, lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]}))
+    # As they are written now; then with the columns of counts, and all changes in one grid, as a table may have been written.
+    for is_whole in (False, True):
+        pairs = zip(
+            grids.make_grids(table, is_whole=is_whole),
+            grids.make_grids(table, is_whole=is_whole, extra=EXTRA_DIGITS),
+            strict=True,
+        )
+        for grid, precise in pairs:
+            header, rows = _read_grid(grid, style)
+            stored.append(StoredGrid(len(grid.keys), header, rows, _read_grid(precise, style)[1]))
     found = list(_compare_lines(_read_lines(text, style), stored))
     # A check that has compared nothing must not look like one that found no fault.
     if not found:
@@ -154,6 +157,20 @@ def check(root: str | Path, text: str, request: comparison.TableRequest | None =
         numbers=sum(count for count, _ in found),
         findings=tuple(finding for _, findings in found for finding in findings),
     )
+
+
+def _read_grid(grid: grids.Grid, style: str) -> tuple[list[str], dict[tuple[str, ...], list[str]]]:
+    """Return the headings and the rows of a grid, written and read as a text in this style."""
+    if style == "latex":
+        written = latex.make_table(grid)
+    elif style == "markdown":
+        written = textgrid.as_markdown(grid.header, formats.to_markdown_rows(grid))
+    else:
+        written = textgrid.as_text(grid.header, formats.to_plain_rows(grid))
+    lines = [line.cells for line in _read_lines(written, style)]
+    # Counted from the end, because the number of lines above the rows depends on the style.
+    keys, first = len(grid.keys), len(lines) - len(grid.rows)
+    return lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]}
 
 
 def check_file(root: str | Path, file: Path, request: comparison.TableRequest | None = None) -> CheckReport:
@@ -199,7 +216,9 @@ def _read_lines(text: str, style: str) -> list[TextLine]:
             # A bar after a backslash belongs to a text: it is escaped when the table is written.
             cells = [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
         else:
-            parts = re.split(r"(?<!\\)&", line[:-2]) if line.endswith(r"\\") else []
+            # A line of the headings of groups has no row.
+            is_row = line.endswith(r"\\") and r"\multicolumn" not in line
+            parts = re.split(r"(?<!\\)&", line[:-2]) if is_row else []
             cells = [part.strip() for part in parts]
         if len(cells) > 1 and any(character.isalnum() for character in "".join(cells)):
             lines.append(TextLine(number, cells))
@@ -212,10 +231,11 @@ def _compare_lines(lines: Sequence[TextLine], stored: Sequence[StoredGrid]) -> I
     last, current = -1, stored[0]
     positions = list(range(len(current.header)))
     for line in lines:
-        # Grids may have the same headings: the next one is meant, and an earlier one only if there is none.
+        # Grids may have the same headings: one with all of them is meant, the next of these, and an earlier one only if there
+        # is none.
         order = [*range(last + 1, len(stored)), *range(last + 1)]
-        headings = ((at, _find_headings(line.cells, stored[at])) for at in order)
-        heading = next(((at, found) for at, found in headings if found), None)
+        headings = [(at, found) for at in order if (found := _find_headings(line.cells, stored[at]))]
+        heading = min(headings, key=lambda each: len(each[1]) < len(stored[each[0]].header), default=None)
         if heading is not None:
             last, positions = heading
             current = stored[last]
@@ -251,13 +271,13 @@ def _find_headings(cells: Sequence[str], stored: StoredGrid) -> list[int] | None
 def _compare_line(line: TextLine, stored: StoredGrid, positions: Sequence[int]) -> tuple[int, list[Finding]]:
     """Return the number of compared numbers and the findings of a line."""
     label = tuple(line.cells[: stored.keys])
-    row = stored.rows.get(label)
+    row, precise = stored.rows.get(label), stored.precise.get(label)
     findings, count = [], 0
     for cell, position in list(zip(line.cells, positions, strict=True))[stored.keys :]:
         claims = [*_find_numbers(cell), *_WORD.findall(cell)]
         count += len(claims)
         now = None if row is None else row[position]
-        if claims and (now is None or not _is_supported(cell, now)):
+        if claims and (now is None or precise is None or not _is_supported(cell, precise[position])):
             findings.append(Finding(line.number, " ".join(label), stored.header[position], cell, now))
     return count, findings
 
@@ -275,13 +295,16 @@ def _is_supported(cell: str, now: str) -> bool:
         return False
     return all(
         # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss.
-        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old) if "." in old else float(old) == float(new)
+        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old)
+        # A count has no decimals in the store either, and is not rounded.
+        if "." in old + new
+        else float(old) == float(new)
         for old, new in zip(written, stored, strict=False)
     )
 
 
 def _compute_last_digit(number: str) -> float:
-    """Return the value of one unit of the last digit of a number with decimals."""
+    """Return the value of one unit of the last digit of a number."""
     mantissa, _, exponent = number.partition("e")
     return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
 

@@ -59,6 +59,8 @@ def make_floor_rows(
         has_rules = len({floor.shot_rule for floor in known}) > 1
         rows = []
         for name, rule in dict.fromkeys((floor.name, floor.shot_rule) for floor in known):
+            # A line of `boosting_weighted (floor)` would be too wide for most terminals.
+            short = name.replace("_weighted", "_w")
             # One for each split of the data.
             own = [floor for floor in known if (floor.name, floor.shot_rule) == (name, rule)]
             values = [
@@ -70,7 +72,7 @@ def make_floor_rows(
             rows.append(
                 FloorRow(
                     name=name,
-                    label=f"{name} (floor, rule {rule})" if has_rules else f"{name} (floor)",
+                    label=f"{short} (floor, rule {rule})" if has_rules else f"{short} (floor)",
                     rows=own[0].rows,
                     values={region: mean(each[region] for each in values) for region in regions},
                 )

@@ -93,8 +93,8 @@ class ArmSearch:
             return None
         settings = self._settings[trial_id]
         # Optuna's database has no checksums
-        if self._maker.make_search_job(self.arm, settings).trial_id != trial_id:
-            settings = records.read_settings(self._folder, trial_id, tuple(self.arm.space))
+        if self._maker.make_search_job(self.search, settings).trial_id != trial_id:
+            settings = records.read_settings(self._folder, trial_id, tuple(self.search.arm.space))
         return confirmation.SelectedTrial(trial_id, settings)
 
     def _list_known(self, recorded: Collection[str]) -> list[FrozenTrial]:
@@ -106,7 +106,7 @@ class ArmSearch:
                 known.append(trial)
             elif trial_id is not None:
                 with contextlib.suppress(ValidationError):
-                    if self._maker.make_search_job(self.arm, trial.params).trial_id == trial_id:
+                    if self._maker.make_search_job(self.search, trial.params).trial_id == trial_id:
                         known.append(trial)
         return known
 

@@ -173,10 +173,21 @@ def test_the_objective_of_an_earlier_stage_is_left_out(tmp_path: Path) -> None:
 def test_a_trial_no_better_than_the_median_is_the_most_severe_finding(tmp_path: Path) -> None:
     lines = found(tmp_path, [sound("a", 0, 20.0), sound("a", 1, 5.0), sound("b", 0, 30.0, curve=[4.0, 3.0, 2.0, 1.0])])
     # 20 against 20: an equal error is no better.
-    assert lines[0].startswith("a, b (2 of 3 trials): no better than the training median on test data, mae in all (25 ")
-    assert "many (24 against 19), medium (26 against 21), few (27 against 22)" in lines[0]
+    assert lines[0].startswith(
+        "a, b (2 of 3 trials): no better than the training median on test data, mae in all (20 to 30 "
+    )
+    assert "many (19 to 29 against 19), medium (21 to 31 against 21), few (22 to 32 against 22)" in lines[0]
     assert lines[1].startswith("b (1 of 1 trials): not converged")
     assert len(lines) == 2
+
+
+def test_arms_that_fail_in_other_regions_are_other_findings(tmp_path: Path) -> None:
+    rare = [{**row, "value": 25.0 if row["region"] == "few" else row["value"]} for row in sound("b", 0, 5.0).metrics]
+    lines = found(tmp_path, [sound("a", 0, 20.0), replace(sound("b", 0, 5.0), metrics=rare), sound("c", 0, 24.0)])
+    assert [line.split(": ")[0] for line in lines] == ["a, c (2 of 2 trials)", "b (1 of 1 trials)"]
+    # From the best to the worst arm
+    assert "mae in all (20 to 24 against 20), many (19 to 23 against 19)" in lines[0]
+    assert "mae in few (25 against 22) -> no conclusion about these regions" in lines[1]
 
 
 def test_a_trial_is_listed_under_the_floor_that_is_the_least_to_beat(tmp_path: Path) -> None:

@@ -26,12 +26,14 @@ def test_bars_have_the_median_and_boosting_as_lines(request_: PlotRequest) -> No
     assert [name for name, _ in bars.floors] == ["median", "boosting"]
     for name, values in bars.floors:
         assert values == tuple(expected[name][region] for region in bars.regions)
-    assert "(dashed: the median, dotted: boosting; not drawn beyond the axis)" in bars.caption
+    assert "(dashed: the median, dotted: boosting; a number at the upper edge if beyond it)" in bars.caption
     (axes,) = draw_regions(bars).axes
     drawn = [line.get_ydata() for line in axes.lines if line.get_linestyle() in {"--", ":"}]
-    assert sorted({float(y[0]) for y in drawn}) == sorted({value for _, values in bars.floors for value in values})
-    # The median is far above the bars, whose axis it does not change.
+    assert sorted({float(y[0]) for y in drawn}) == sorted(set(expected["boosting"].values()))
+    # The median is far above the bars, whose axis it does not change: it is a number.
     assert axes.get_ylim()[1] < expected["median"]["all"]
+    numbers = [text.get_text() for text in axes.texts]
+    assert numbers == [f"median {expected['median'][region]:.3g} \N{UPWARDS ARROW}" for region in bars.regions]
 
 
 def test_a_forest_has_them_as_differences_to_the_reference(request_: PlotRequest) -> None:

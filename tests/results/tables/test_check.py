@@ -186,10 +186,12 @@ def test_a_word_is_a_claim_and_is_checked(judged: Path, form: str, arm: str, wor
     text = render(compare(judged, request), form)
     lines = text.split("\n")
     at = next(
-        i for i, one in enumerate(lines) if arm in one and f" {word} " in one and "%" not in one and "±" not in one
+        i
+        for i, one in enumerate(lines)
+        if arm in one and f" {word} " in f"{one} " and "%" not in one and "±" not in one
     )
-    head, _, tail = lines[at].rpartition(f" {word} ")
-    lines[at] = f"{head} helps {tail}"
+    head, _, tail = lines[at].rpartition(f" {word}")
+    lines[at] = f"{head} helps{tail}"
 
     (finding,) = check(judged, "\n".join(lines), request).findings
 

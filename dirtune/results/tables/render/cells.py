@@ -1,6 +1,6 @@
 """Text of one cell: a mean with its spread, a change with its interval, a word, a published number; and of headings.
 
-The number of decimals of a table follows from its smallest mean, and is the same in all its cells (`numbers`).
+The number of decimals follows from what a column compares, and is the same in all its cells (`numbers`).
 """
 
 import math
@@ -12,7 +12,8 @@ from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.render import numbers
 from dirtune.results.tables.table import ArmRow, ArmTable, Cell
 
-PERCENT_DECIMALS = 1
+CORRELATION_DECIMALS = 2
+"""Least decimals of a difference of correlations, which are at most one."""
 METRIC_LABELS = {
     "mae": ("MAE", "{}"),
     "balanced_mae": ("balanced MAE", "{}"),
@@ -34,35 +35,42 @@ def format_metric(metric: str, unit: str) -> str:
     return f"{name} [{template.format(unit)}]" if unit and template else name
 
 
-def count_decimals(table: ArmTable) -> int:
-    """Return the decimals that show three digits of the smallest mean, as papers print."""
-    return numbers.count_decimals(cell.mean for row in table.rows for cell in row.cells.values())
+def count_decimals(table: ArmTable, region: str, spread: Spread) -> int:
+    """Return the decimals of a column of means."""
+    cells = [row.cells[region] for row in table.rows]
+    return numbers.count_decimals((cell.mean for cell in cells), (spread.compute(cell) for cell in cells if cell.n > 1))
 
 
-def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int) -> str:
+def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int, *, extra: int = 0) -> str:
     """Return mean ± spread, and the number of seeds where it is not the usual one."""
     if not cell.n:
         return ABSENT
     size = spread.compute(cell)
-    text = numbers.format_number(cell.mean, decimals, digits=numbers.DIGITS)
-    text += "" if math.isnan(size) else f" ± {numbers.format_number(size, decimals)}"
+    text = numbers.format_mean(cell.mean, decimals, extra=extra)
+    text += "" if math.isnan(size) else f" ± {numbers.format_spread(size, cell.mean, decimals, extra=extra)}"
     # Means over different seeds are not comparable, so the exception is marked at the cell.
     return text + ("" if cell.n == usual else f" (n={cell.n})")
 
 
-def format_change(row: ArmRow | None, region: str, part: ArmTable) -> str:
+def format_change(row: ArmRow | None, region: str, part: ArmTable, *, extra: int = 0) -> str:
     """Return the difference to the reference with its interval, in percent of the reference unless that means nothing."""
-    cell = None if row is None else row.cells[region]
-    found = None if cell is None else cell.difference
-    if cell is None or found is None or not found.n:
+    change = None if row is None else _get_change(row.cells[region], part)
+    if row is None or change is None:
         return ABSENT
-    scale, decimals = 1.0, count_decimals(part)
-    if is_relative(part):
-        if not cell.reference_mean:
-            return ABSENT
-        scale, decimals = 100 / abs(cell.reference_mean), PERCENT_DECIMALS
-    change = (scale * each for each in (found.mean, found.low, found.high))
-    return f"{numbers.format_change(*change, decimals=decimals)}{' early' if cell.is_early else ''}"
+    others = (_get_change(each.cells[region], part) for each in part.rows)
+    decimals = numbers.count_change_decimals(each for each in others if each is not None)
+    if not is_relative(part):
+        decimals = max(decimals, CORRELATION_DECIMALS)
+    return f"{numbers.format_change(*change, decimals=decimals, extra=extra)}{' early' if row.cells[region].is_early else ''}"
+
+
+def _get_change(cell: Cell, part: ArmTable) -> tuple[float, float, float] | None:
+    """Return the difference to the reference with the ends of its interval, in the unit that is shown."""
+    found = cell.difference
+    if found is None or not found.n or (is_relative(part) and not cell.reference_mean):
+        return None
+    scale = 100 / abs(cell.reference_mean) if is_relative(part) else 1.0
+    return scale * found.mean, scale * found.low, scale * found.high
 
 
 def is_relative(part: ArmTable) -> bool:
@@ -76,9 +84,9 @@ def format_word(row: ArmRow | None, region: str) -> str:
     return ABSENT if found is None else str(found)
 
 
-def format_floor(value: float, decimals: int) -> str:
+def format_floor(value: float, decimals: int, *, extra: int = 0) -> str:
     """Return the value of a floor, which has no spread."""
-    return ABSENT if math.isnan(value) else numbers.format_number(value, decimals, digits=numbers.DIGITS)
+    return ABSENT if math.isnan(value) else numbers.format_mean(value, decimals, extra=extra)
 
 
 def format_published(row: PublishedRow | None, region: str, decimals: int) -> str:

@@ -98,7 +98,7 @@ def _describe_floors(parts: Sequence[ArmTable]) -> Iterator[str]:
         rows = ", ".join(f"{count:,}" for count in sorted({floor.rows for floor in first.floors}))
         yield (
             "Floors: predictions without a training run: median or mean of the training labels, ridge or boosting of the "
-            f"inputs (weighted: by the inverse root of a label's frequency); training samples used: {rows}."
+            f"inputs (w: weighted by the inverse root of a label's frequency); training samples used: {rows}."
         )
     yield from dict.fromkeys(caution for part in parts for caution in part.cautions)
 

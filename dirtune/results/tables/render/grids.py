@@ -15,6 +15,10 @@ from dirtune.results.tables.published import PublishedRow
 from dirtune.results.tables.render import cells as celltext
 from dirtune.results.tables.table import ArmRow, ArmTable
 
+SEEDS, CONFIGS = "seeds", "configs"
+"""Headings of counts that are shown where the arms differ in them."""
+DEFAULT_SELECTION = "best_val"
+"""Not named in a title, but in the footer."""
 WORD = "word"
 """Heading of the claim's words."""
 CHOSEN_AFTER = ", chosen after the study"
@@ -63,14 +67,33 @@ class Grid:
         return any(column.group for column in self.columns)
 
 
-def make_grids(table: Comparison) -> list[Grid]:
-    """Return the grid of the means, and, with a reference and other arms, that of changes and words."""
+def make_grids(table: Comparison, *, is_whole: bool = False, extra: int = 0) -> list[Grid]:
+    """Return the grid of the means and, with a reference and other arms, those of changes.
+
+    The changes of the claims' columns, with their words, have a grid of their own, so that a terminal of 80 columns has room for
+    it; those of the other columns, which are for orientation, are the next grid.
+
+    Args:
+        table: the comparison.
+        is_whole: return one grid of all changes, and all columns of counts: what a written table may have.
+        extra: further digits of all numbers, for comparisons with written ones.
+    """
     grids = []
     for parts in table.blocks:
-        grids.append(_make_means(table, parts))
+        grids.append(_make_means(table, parts, is_whole=is_whole, extra=extra))
         compared = [part for part in parts if part.reference is not None]
         if any(row.arm != part.reference for part in compared for row in part.rows):
-            grids.append(_make_changes(table, compared))
+            columns = [[(part, region) for region in part.regions] for part in compared]
+            if is_whole:
+                grids.append(
+                    _make_changes(table, compared, [part.regions for part in compared], is_whole=True, extra=extra)
+                )
+            for is_claim in () if is_whole else (True, False):
+                shown = [[each for each in own if has_words(*each) == is_claim] for own in columns]
+                if any(shown):
+                    grids.append(
+                        _make_changes(table, compared, [[region for _, region in own] for own in shown], extra=extra)
+                    )
     return grids
 
 
@@ -87,7 +110,7 @@ def format_configurations(row: ArmRow) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
 
 
-def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
+def _make_means(table: Comparison, parts: Sequence[ArmTable], *, is_whole: bool, extra: int) -> Grid:
     """Return the means of all arms, each followed by the published numbers of its methods."""
     request, spread = table.request, SPREADS[table.request.spread]
     studies = list(dict.fromkeys(part.study for part in parts))
@@ -95,8 +118,10 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         f"{celltext.format_metric(metric, unit)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
         for metric, unit in dict.fromkeys((part.metric, part.unit) for part in parts)
     )
-    counts = (Column("", "seeds"), Column("", "configs")) if len(studies) == 1 else ()
-    shown = [_format_means(table, part) for part in parts]
+    counts: Sequence[str] = ()
+    if len(studies) == 1:
+        counts = (SEEDS, CONFIGS) if is_whole else _list_counts(parts)
+    shown = [_format_means(table, part, extra) for part in parts]
     rows = []
     for keys, arms in _group_rows(table, parts).items():
         blank = [Shown()] * len(request.regions)
@@ -108,61 +133,91 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
         # Seeds and configurations are the same for all metrics of a study, and undefined across studies.
         if counts:
             row = next(arm for arm in arms if arm is not None)
-            n = max(cell.n for cell in row.cells.values())
-            cells += [Shown(f"{n}/{len(row.tried)}"), Shown(format_configurations(row))]
+            texts = {SEEDS: f"{_count_seeds(row)}/{len(row.tried)}", CONFIGS: format_configurations(row)}
+            cells += [Shown(texts[count]) for count in counts]
         rows.append(Row(keys, tuple(cells)))
         rows += _make_published_rows(table, parts, arms, len(counts))
-    rows += _make_floor_rows(table, parts, len(counts))
+    rows += _make_floor_rows(table, parts, len(counts), extra)
+    selection = "" if request.selection == DEFAULT_SELECTION else f" {request.selection},"
     return Grid(
-        title=f"{', '.join(studies)}: {metrics}, {request.split} split, {request.selection}, "
-        f"mean ± {spread.label} over seeds",
+        title=f"{', '.join(studies)}: {metrics}, {request.split} split,{selection} mean ± {spread.label} over seeds",
         keys=_make_key_headings(table, parts),
-        columns=(*_make_columns(parts), *counts),
+        columns=(*_make_columns(parts), *(Column("", count) for count in counts)),
         rows=tuple(rows),
     )
 
 
-def _make_changes(table: Comparison, parts: Sequence[ArmTable]) -> Grid:
-    """Return the changes against the reference, with a column of words behind the claim's.
+def _list_counts(parts: Sequence[ArmTable]) -> list[str]:
+    """Return the columns of counts that tell arms apart; the footer has the counts that all arms share."""
+    rows = parts[0].rows
+    counts = []
+    if any(_count_seeds(row) != len(row.tried) for row in rows) or len({len(row.tried) for row in rows}) > 1:
+        counts.append(SEEDS)
+    if len({format_configurations(row) for row in rows}) > 1:
+        counts.append(CONFIGS)
+    return counts
+
+
+def _count_seeds(row: ArmRow) -> int:
+    return max(cell.n for cell in row.cells.values())
+
+
+def _make_changes(
+    table: Comparison,
+    parts: Sequence[ArmTable],
+    regions: Sequence[Sequence[str]],
+    *,
+    is_whole: bool = False,
+    extra: int,
+) -> Grid:
+    """Return changes against the reference, with a column of words behind that of a claim.
 
     Args:
         table: the whole comparison.
         parts: of one grid, with a reference.
+        regions: columns of every part.
+        is_whole: have the number of pairs also where it is the same for all arms.
     """
     references = ", ".join(dict.fromkeys(str(part.reference) for part in parts))
-    has_pairs = len({part.study for part in parts}) == 1
+    pairs = {cell.difference.n for part in parts for row in part.rows for cell in row.cells.values() if cell.difference}
+    # Where all arms have the same number, the footer has it.
+    has_pairs = len({part.study for part in parts}) == 1 and (is_whole or len(pairs) > 1)
     rows = []
     for keys, arms in _group_rows(table, parts).items():
         # A row that has nothing but the reference is left out.
         if all(arm is None or arm.arm == part.reference for part, arm in zip(parts, arms, strict=True)):
             continue
         cells = []
-        for part, arm in zip(parts, arms, strict=True):
-            for region in part.regions:
-                cells.append(Shown(celltext.format_change(arm, region, part)))
+        for part, arm, own in zip(parts, arms, regions, strict=True):
+            for region in own:
+                cells.append(Shown(celltext.format_change(arm, region, part, extra=extra)))
                 if has_words(part, region):
                     cells.append(Shown(celltext.format_word(arm, region)))
         if has_pairs:
-            pairs = [cell.difference.n for arm in arms if arm for cell in arm.cells.values() if cell.difference]
-            cells.append(Shown(str(max(pairs, default=0))))
+            known = [cell.difference.n for arm in arms if arm for cell in arm.cells.values() if cell.difference]
+            cells.append(Shown(str(max(known, default=0))))
         rows.append(Row(keys, tuple(cells)))
     units = " or ".join(
-        dict.fromkeys("in % of its mean" if celltext.is_relative(part) else "in the metric's unit" for part in parts)
+        dict.fromkeys("in %" if celltext.is_relative(part) else "in the metric's unit" for part in parts)
     )
     is_about_new_samples = not any(part.no_predictions for part in parts)
     unit = parts[0].repetition or "seeds"
     about = f"new {unit} and new test samples" if is_about_new_samples else f"new {unit} on these test samples"
     columns = [
         column
-        for part, own in zip(parts, _group_columns(parts), strict=True)
-        for region, shown in zip(part.regions, own, strict=True)
+        for part, groups, own in zip(parts, _group_columns(parts), regions, strict=True)
+        for region, shown in zip(part.regions, groups, strict=True)
+        if region in own
         for column in (
             _with_samples(shown, part, region),
             *([Column(shown.group, format_word_heading(part))] if has_words(part, region) else []),
         )
     ]
+    is_claim = any(has_words(part, region) for part, own in zip(parts, regions, strict=True) for region in own)
     return Grid(
-        title=f"change against {references} {units} [95 % interval for {about}]",
+        title=f"change against {references} {units} [95 % interval for {about}]"
+        if is_claim
+        else f"change against {references} {units}, other columns [95 % intervals, for orientation]",
         keys=_make_key_headings(table, parts),
         columns=(*columns, *((Column("", "pairs"),) if has_pairs else ())),
         rows=tuple(rows),
@@ -217,31 +272,41 @@ def _group_rows(table: Comparison, parts: Sequence[ArmTable]) -> dict[tuple[str,
     return rows
 
 
-def _format_means(table: Comparison, part: ArmTable) -> dict[str, list[Shown]]:
+def _format_means(table: Comparison, part: ArmTable, extra: int) -> dict[str, list[Shown]]:
     """Return the cells of every arm, one per region."""
     cells: dict[str, list[Shown]] = {row.arm: [] for row in part.rows}
-    decimals, spread = celltext.count_decimals(part), SPREADS[table.request.spread]
+    spread = SPREADS[table.request.spread]
     for region in part.regions:
-        column = {row.arm: row.cells[region] for row in part.rows}
+        column, decimals = {row.arm: row.cells[region] for row in part.rows}, _count_decimals(table, part, region)
         # Over the rows that are shown: a mark for the best must be on a row that the reader has.
         bold = BOLD[table.request.bold].choose(column, part.metric)
         for row in part.rows:
             # The number of seeds is written only where it differs from that of the row.
             usual = max(cell.n for cell in row.cells.values())
-            text = celltext.format_mean(row.cells[region], spread, usual, decimals)
+            text = celltext.format_mean(row.cells[region], spread, usual, decimals, extra=extra)
             cells[row.arm].append(Shown(text, row.arm in bold))
     return cells
 
 
-def _make_floor_rows(table: Comparison, parts: Sequence[ArmTable], counts: int) -> list[Row]:
+def _count_decimals(table: Comparison, part: ArmTable, region: str) -> int:
+    return celltext.count_decimals(part, region, SPREADS[table.request.spread])
+
+
+def _make_floor_rows(table: Comparison, parts: Sequence[ArmTable], counts: int, extra: int) -> list[Row]:
     """Return a line for every floor; `counts` is the number of columns behind the regions."""
     rows = []
     for label in dict.fromkeys(floor.label for part in parts for floor in part.floors):
         cells = []
         for part in parts:
             values = next((floor.values for floor in part.floors if floor.label == label), {})
-            decimals = celltext.count_decimals(part)
-            cells += [Shown(celltext.format_floor(values.get(region, math.nan), decimals)) for region in part.regions]
+            cells += [
+                Shown(
+                    celltext.format_floor(
+                        values.get(region, math.nan), _count_decimals(table, part, region), extra=extra
+                    )
+                )
+                for region in part.regions
+            ]
         blanks = [ABSENT] * (len(table.request.rows) - 1)
         rows.append(Row((label, *blanks), (*cells, *[Shown()] * counts)))
     return rows
@@ -267,7 +332,7 @@ def _make_published_rows(
     rows = []
     for (method, origin), by_part in found.items():
         cells = [
-            Shown(celltext.format_published(by_part.get(position), region, celltext.count_decimals(part)))
+            Shown(celltext.format_published(by_part.get(position), region, _count_decimals(table, part, region)))
             for position, part in enumerate(parts)
             for region in part.regions
         ]

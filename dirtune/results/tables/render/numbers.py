@@ -1,60 +1,93 @@
-"""Digits of numbers in tables: as many decimals in all cells as the means need, and powers of ten for those of other sizes."""
+"""Digits of numbers in tables: one number of decimals per column, chosen by what the column compares.
+
+A column of means shows three digits of its smallest mean and two of its usual spread; a column of changes shows two digits
+of the usual change, and one decimal at least below 100. A value that is much smaller than its neighbors is rounded to their
+decimals; powers of ten are for means that are more than a thousand times smaller than the others, and for whole columns whose
+numbers would be zeros.
+"""
 
 import math
 from collections.abc import Iterable
 
-LEAST_DECIMALS, MOST_DECIMALS = 2, 5
+MOST_DECIMALS = 5
 DIGITS = 3
 """Significant digits of the smallest mean."""
+SPREAD_DIGITS = 2
+"""Significant digits of the median spread, and of the median change."""
 _FAR = 1000.0
+_NOISE = 1e-5
 _LARGE = 1e7
 
 
-def count_decimals(values: Iterable[float]) -> int:
-    """Return the decimals that show three digits of the smallest value, as papers print.
+def count_decimals(means: Iterable[float], spreads: Iterable[float] = ()) -> int:
+    """Return the decimals of a column of means with their spreads.
 
-    A value that is more than a thousand times smaller than the median would give all others its decimals, and is a power of
-    ten instead (`format_number`).
+    A mean that is more than a thousand times smaller than the median would give all others its decimals, and is a power of
+    ten instead (`format_mean`).
     """
-    sizes = sorted(abs(value) for value in values if math.isfinite(value) and value != 0)
+    sizes = _sort_sizes(means)
     # An exact zero has no leading digit that decimals could show.
     median = sizes[len(sizes) // 2] if sizes else 1.0
     smallest = next((size for size in sizes if size >= median / _FAR), median)
-    return min(MOST_DECIMALS, max(LEAST_DECIMALS, DIGITS - 1 - math.floor(math.log10(smallest))))
+    needed = [DIGITS - 1 - math.floor(math.log10(smallest))]
+    # Below that a spread is the rounding error of equal values.
+    if by_size := [size for size in _sort_sizes(spreads) if size >= median * _NOISE]:
+        needed.append(SPREAD_DIGITS - 1 - math.floor(math.log10(by_size[len(by_size) // 2])))
+    return min(MOST_DECIMALS, max(0, *needed))
 
 
-def count_interval_decimals(values: Iterable[float], least: int) -> int:
-    """Return the decimals that show two digits of the largest of a difference and the ends of its interval."""
-    sizes = [abs(value) for value in values if math.isfinite(value) and value != 0]
-    needed = 1 - math.floor(math.log10(max(sizes))) if sizes else least
-    return min(MOST_DECIMALS, max(least, needed))
-
-
-def format_change(mean: float, low: float = math.nan, high: float = math.nan, *, decimals: int) -> str:
-    """Return a difference with its interval, with more decimals than the table's where these would show zeros.
-
-    One pair has a difference and no interval.
-    """
-    own = count_interval_decimals([mean, low, high], decimals)
-    text = format_number(mean, own, sign="+")
-    return (
-        text
-        if math.isnan(low)
-        else f"{text} [{format_number(low, own, sign='+')}, {format_number(high, own, sign='+')}]"
-    )
-
-
-def format_number(value: float, decimals: int, *, sign: str = "", digits: int = 1) -> str:
-    """Return a number with fixed decimals, or with a power of ten if it has too few or too many digits for them.
+def count_change_decimals(changes: Iterable[tuple[float, float, float]]) -> int:
+    """Return the decimals of a column of differences with their intervals; more than `MOST_DECIMALS` means powers of ten.
 
     Args:
-        value: the number.
-        decimals: of all numbers of the table.
-        sign: "+" writes the sign of a positive number.
-        digits: significant digits that the decimals must show.
+        changes: mean, low and high of each row; the latter are NaN without an interval.
     """
-    # One digit is visible as soon as it does not round to zero.
-    visible = (0.5 if digits == 1 else 1.0) * 10.0 ** (digits - 1 - decimals)
-    if value == 0 or not math.isfinite(value) or visible <= abs(value) < _LARGE:
-        return f"{value:{sign}.{decimals}f}"
-    return f"{value:{sign}.{DIGITS - 1}e}"
+    sizes = _sort_sizes(max((abs(end) for end in change if math.isfinite(end)), default=0.0) for change in changes)
+    if not sizes:
+        return 1
+    median = sizes[len(sizes) // 2]
+    return max(SPREAD_DIGITS - 1 - math.floor(math.log10(median)), 1 if median < 100 else 0)
+
+
+def format_mean(value: float, decimals: int, *, extra: int = 0) -> str:
+    """Return a mean with fixed decimals, or with a power of ten if it has too few or too many digits for them.
+
+    Args:
+        value: the mean.
+        decimals: of the column.
+        extra: further digits, for comparisons with written numbers.
+    """
+    return _format_power(value, extra=extra) if _needs_power(value, decimals) else f"{value:.{decimals + extra}f}"
+
+
+def format_spread(value: float, mean: float, decimals: int, *, extra: int = 0) -> str:
+    """Return the spread of a mean, in its notation."""
+    is_power = _needs_power(mean, decimals) or abs(value) >= _LARGE
+    return _format_power(value, extra=extra) if is_power and value else f"{value:.{decimals + extra}f}"
+
+
+def format_change(mean: float, low: float = math.nan, high: float = math.nan, *, decimals: int, extra: int = 0) -> str:
+    """Return a difference with its interval, all in one notation; one pair has a difference and no interval."""
+    ends = [mean] if math.isnan(low) else [mean, low, high]
+    is_power = decimals > MOST_DECIMALS or any(math.isfinite(end) and abs(end) >= _LARGE for end in ends)
+    first, *interval = (
+        _format_power(end, "+", extra=extra)
+        if is_power and end and math.isfinite(end)
+        else f"{end:+.{min(decimals, MOST_DECIMALS) + extra}f}"
+        for end in ends
+    )
+    return f"{first} [{', '.join(interval)}]" if interval else first
+
+
+def _sort_sizes(values: Iterable[float]) -> list[float]:
+    return sorted(abs(value) for value in values if math.isfinite(value) and value != 0)
+
+
+def _needs_power(mean: float, decimals: int) -> bool:
+    is_visible = 10.0 ** (DIGITS - 1 - decimals) <= abs(mean) < _LARGE
+    # Without decimals a mean of 57 has two digits, which its spread does not need more of
+    return mean != 0 and math.isfinite(mean) and not is_visible and not 1 <= abs(mean) < _LARGE
+
+
+def _format_power(value: float, sign: str = "", *, extra: int) -> str:
+    return f"{value:{sign}.{DIGITS - 1 + extra}e}"
