@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from dirtune import cli
 from dirtune.study import files, starter
@@ -117,6 +119,14 @@ def write_sentence_pairs(folder: Path) -> None:
         (folder / f"{split}_new.tsv").write_text("\n".join(lines) + "\n")
 
 
+def write_scans(folder: Path) -> None:
+    """Write three images, as of handwritten digits."""
+    folder.mkdir()
+    drawn = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(drawn.integers(0, 256, (32, 32), dtype=np.uint8)).save(folder / f"scan-{number}.png")
+
+
 def shorten(study: str, folder: Path) -> files.StudyFile:
     """Return a shipped study with one epoch, two seeds and one concurrent trial, written into a folder."""
     plain = files.find_study(study).read_plain()
@@ -153,6 +163,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     for module, values in {starter: {"EPOCHS": 2, "STEPS": 2}, recommend: {"MAX_SETTINGS": 1, "MAX_SEEDS": 3}}.items():
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
+    write_scans(Path("scans"))
     verbs = [shlex.split(line)[1:] for line in commands() if line.startswith("dirtune ")]
     assert {verb for verb, *_ in verbs} == {
         "init",
@@ -173,6 +184,8 @@ def test_every_command_runs_in_the_order_of_the_pages(
         "report",
         "tensorboard",
         "doctor",
+        "predict",
+        "export",
     }
     for arguments in verbs:
         monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])
@@ -185,6 +198,10 @@ def test_every_command_runs_in_the_order_of_the_pages(
         assert printed.out.strip(), arguments
     assert (tmp_path / "figures/quickstart-regions.png").stat().st_size > 10_000
     assert (tmp_path / "results/quickstart/results/trials").is_dir()
+    (example,) = blocks("python", ROOT / "docs/models.md")
+    exec(compile(example, "docs/models.md", "exec"), {"__name__": "example"})
+    assert "sample_id" in capsys.readouterr().out
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 4
 
 
 def test_the_study_of_the_readme_resolves() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, show
+from dirtune.cli.app import RESULTS, AllowPlugins, ResultsRoot, SweepName, app, show
 
 Arm = Annotated[str | None, typer.Option(help="The arm; may be left out if the study has only one.")]
 Seeds = Annotated[
@@ -34,6 +34,7 @@ def predict(
         str, typer.Option(help="A text that is no category of the training rows: error, or zeros for none of them.")
     ] = "error",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Predict new samples with the trained models of an arm: mean and spread over its seeds, and the error to expect."""
     from dirtune.cli.arguments import check_device
@@ -51,7 +52,7 @@ def predict(
     check_device(device)
     from dirtune.prediction.arm import load
 
-    trained = load(study, arm=arm, results=results, seeds=seed, device=device)
+    trained = load(study, arm=arm, results=results, seeds=seed, device=device, allow_plugins=allow_plugins)
     table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)  # type: ignore[arg-type]
     file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
     show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
@@ -69,8 +70,11 @@ def export(
         Path | None, typer.Option(help="Folder for the files; default: exports/STUDY-ARM-FORMAT.")
     ] = None,
     seed: Seeds = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Export the trained models of an arm, with a model card, for use without dirtune."""
     from dirtune.prediction.export import export as write_export
 
-    show(f"exported: {write_export(study, arm=arm, results=results, format=format_, output=output, seeds=seed)}")
+    show(
+        f"exported: {write_export(study, arm=arm, results=results, format=format_, output=output, seeds=seed, allow_plugins=allow_plugins)}"
+    )

@@ -1,7 +1,7 @@
 """`load`: the trained models of an arm, one per seed, to predict new samples or to continue in torch."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.label_transform import restore_labels
 from dirtune.metrics import SHOT_REGIONS
+from dirtune.plugins import load_files, load_recorded_files
 from dirtune.prediction.module import PredictionModule
 from dirtune.results.analysis.arms import StudyRuns, filter_rows, read_study_runs
 from dirtune.results.analysis.selection import get_selection
@@ -27,6 +28,7 @@ from dirtune.results.records.studies import open_study, read_study
 from dirtune.reweighting.density import label_bins
 from dirtune.study.files import StudySource, get_study_name
 from dirtune.training.kept_model import KeptModel, read_model
+from dirtune.tuning.folder import layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,6 +203,8 @@ def load(
     results: str | Path = "results",
     seeds: Collection[int] | None = None,
     device: str = "cpu",
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
 ) -> TrainedArm:
     """Return the trained models of an arm.
 
@@ -210,12 +214,16 @@ def load(
         results: root of the results, a path or URL.
         seeds: the seeds whose models are loaded; None means all.
         device: device of the models.
+        plugins: files that replace the recorded plug-ins of the same name.
+        allow_plugins: run the code of the plug-ins that the sweep has recorded.
 
     Raises:
-        InputError: there is no such study, arm or seed, or a trial was recorded without a model.
+        InputError: there is no such study, arm or seed, a trial was recorded without a model, or the code of plug-ins is needed.
     """
     study = get_study_name(study)
     storage = open_study(results, study)
+    # An encoder may be of a plug-in, and a configuration names its terms and losses.
+    load_recorded_files(storage, layout.PLUGINS, allow=allow_plugins, given=load_files(plugins))
     runs = read_study_runs(storage, read_study(storage), get_selection(_SELECTION))
     name, trials = _choose_trials(storage, runs, study, arm, seeds)
     models = {seed: read_model(storage, trial_id, torch.device(device)) for seed, trial_id in trials.items()}

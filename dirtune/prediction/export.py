@@ -50,6 +50,7 @@ def export(
     format: str = "safetensors",
     output: str | Path | None = None,
     seeds: Collection[int] | None = None,
+    allow_plugins: bool = False,
 ) -> Path:
     """Export the trained models of an arm into a folder, and return it.
 
@@ -60,6 +61,7 @@ def export(
         format: one of `FORMATS`.
         output: the folder; None means `exports/STUDY-ARM-FORMAT`.
         seeds: the seeds whose models are exported; None means all.
+        allow_plugins: as for `load`.
 
     Raises:
         InputError: there is no such arm or model, a package is missing, or the encoder cannot be exported in this format.
@@ -71,7 +73,7 @@ def export(
     ):
         rule = f"needs {' and '.join(missing)} (`pip install 'dirtune[export]'`)"
         raise InputError(Fault(where="export", key="format", rule=rule, got=format))
-    trained = load(study, arm=arm, results=results, seeds=seeds)
+    trained = load(study, arm=arm, results=results, seeds=seeds, allow_plugins=allow_plugins)
     if format == "safetensors":
         files = _read_weights(open_study(results, trained.study), trained)
     else:
