@@ -11,13 +11,21 @@ import torch
 from typer.testing import CliRunner
 
 import dirtune
+from dirtune import plugins
 from dirtune.cli import app
+from dirtune.data.cache import ResidentData
+from dirtune.data.contract import InputContract
 from dirtune.data.new_samples import read_new_samples
 from dirtune.data.store import read_manifest, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.metrics import compute_region_metrics
+from dirtune.training.trial import TrialRun
+from tests.plugin_sources import SPREAD, forgotten_plugins, write
 from tests.prediction.conftest import make_frame
+from tests.training.runs import Configure, finish, job_of
+
+__all__ = ["forgotten_plugins"]
 
 
 @pytest.fixture(scope="session")
@@ -214,3 +222,25 @@ def test_a_metric_of_the_predictions_is_the_recorded_one(results: Path, recorded
     ]
     assert errors["all"].mean == pytest.approx(np.mean(values))
     assert errors["all"].samples == len(recorded)
+
+
+@pytest.mark.usefixtures("forgotten_plugins")
+def test_models_with_parts_of_a_plug_in_need_its_code(
+    configuration: Configure, toy: ResidentData, tmp_path: Path
+) -> None:
+    (plugin,) = plugins.load_files([write(tmp_path, SPREAD)])
+    study = Storage.open(tmp_path / "results" / "study")
+    job = job_of(configuration(terms={"spread": {"weight": 0.1}}), toy)
+    finish(TrialRun(job, toy, study, contract=InputContract(manifest=toy.manifest)))
+    # As a sweep records it
+    study.write("plugins/my_terms.py", SPREAD.encode())
+    plugins.unload(plugin)
+    with pytest.raises(InputError, match=r"study/plugins: the sweep uses the code of my_terms\.py"):
+        dirtune.load("study", results=tmp_path / "results")
+    trained = dirtune.load("study", results=tmp_path / "results", allow_plugins=True)
+    assert trained.arm == "conr"
+    rows = toy.splits["test"].sample_ids
+    (inputs,) = toy.splits["test"].read([torch.arange(len(rows))])
+    found = trained.predict(inputs)["prediction"]
+    sql = "select prediction from predictions where split = 'test' order by sample_id"
+    np.testing.assert_array_equal(found, dirtune.query(sql, results=tmp_path / "results")["prediction"])
