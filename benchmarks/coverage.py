@@ -16,7 +16,7 @@ the share of arms at exactly the margin that are called the same. Sequential: le
 methods, each tuned by one search of eight configurations, and by three searches that are the unit of the test; `c` is the
 standard deviation between configurations over that between seeds. Splits: equal arms over random splits of one data set, by a t
 test that takes the splits for independent, and by the corrected resampled t test; `trained` is the variance between splits that
-their training rows cause over that which their test rows cause.
+their training rows cause over that which their test rows cause. Found: the power of the test over seeds.
 
 Each figure has its own standard error.
 """
@@ -413,6 +413,25 @@ def measure_searched(ratio: float, seeds: int, *, studies: int, repeats: int = 1
     return Share.of(stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05)
 
 
+def measure_found(effect: float, seeds: int, *, arms: int, studies: int) -> Share:
+    """Return the share of studies whose one arm that truly differs has a word over the seeds, corrected by Holm.
+
+    Args:
+        effect: its true difference over the standard deviation of the differences by seed.
+        seeds: of each arm.
+        arms: compared ones, of which the others equal the reference.
+        studies: simulated ones.
+    """
+    random = np.random.default_rng([int(100 * effect), seeds, arms])
+    differences = random.normal(size=(studies, arms, seeds))
+    differences[:, 0] += effect
+    p = stats.ttest_1samp(differences, 0.0, axis=2).pvalue
+    # Holm rejects the k-th smallest of m if each of the k smallest passes its own level.
+    passes = np.sort(p, axis=1) * np.arange(arms, 0, -1) < 0.05
+    rank = (p < p[:, :1]).sum(axis=1)
+    return Share.of(np.logical_and.accumulate(passes, axis=1)[np.arange(studies), rank])
+
+
 def measure_splits(
     test_share: float, splits: int, *, trained: float, studies: int, rows: int = 100
 ) -> dict[str, Share]:
@@ -533,6 +552,11 @@ def show_words(studies: int) -> None:
             for ratio, seeds in product((0.0, 0.5, 1.0, 2.0), (3, 6, 9))
         },
         ("c", "seeds"),
+    )
+    show(
+        "one of five arms with a true effect of 1.25 standard deviations has a word over the seeds, in %",
+        {(str(seeds),): {"found": measure_found(1.25, seeds, arms=5, studies=10 * studies)} for seeds in (2, 3, 5, 10)},
+        ("seeds",),
     )
     show(
         "equal arms over random splits of 100 rows with a false word about new samples, in %",

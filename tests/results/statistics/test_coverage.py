@@ -19,6 +19,7 @@ from benchmarks.coverage import (
     measure_by_metric,
     measure_false_same,
     measure_false_words,
+    measure_found,
     measure_over_samples,
     measure_over_seeds,
     measure_searched,
@@ -139,3 +140,10 @@ def test_splits_that_share_rows_are_no_independent_runs(share: float, splits: in
 
     assert found["corrected"].value <= 0.07
     assert found["as if independent"].value > 0.1
+
+
+def test_two_pairs_find_nothing_and_ten_find_an_effect_of_more_than_a_standard_deviation() -> None:
+    two, ten = (measure_found(1.25, seeds, arms=5, studies=1_000) for seeds in (2, 10))
+
+    assert two.value < 0.06
+    assert ten.value > 0.65
