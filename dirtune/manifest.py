@@ -139,6 +139,8 @@ class LabelSpec(Frozen):
     contrast_range: float | None = Field(default=None, gt=0)
     """Range of the label for a regularizer (ACCon's `R`), if the paper's is not `high - low`: published bins of ages begin at 0
     and labels reach 186, while its `R` is 100."""
+    period: float | None = Field(default=None, gt=0)
+    """Length after which labels repeat, such as 360 degrees. Losses, terms and metrics do not wrap; it is shown by `plan`."""
     components: tuple[LabelSpec, ...] = ()
     """Dimensions of a label of several, in the order of its columns; empty if the label is one number."""
     transform: LabelTransform = "none"

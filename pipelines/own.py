@@ -42,6 +42,7 @@ BINS = 100
 SMALL_TEST = 150
 """Rows that val and test of a small set aim for."""
 _SPELLINGS = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
+_CHUNK_ROWS = 65_536
 # Twice the tolerance of `label_bins` at the edges of bins
 _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
@@ -94,6 +95,9 @@ class OwnOptions(Splitting, TextFormat):
     """Function of the label in which bins have equal widths, for labels over orders of magnitude: log, or log1p for labels
     that begin at zero; studies then set `model.label_transform`. auto: log for positive labels that span a factor of ten
     or more and are less skewed in logarithms (`choose_label_transform`)."""
+    label_period: float | None = Field(default=None, gt=0)
+    """Length after which labels repeat, such as 360 for degrees; null: found for angles of a full turn. Errors are differences of
+    numbers all the same, of which ingest and plan remind."""
     held_back: float | None = Field(default=None, gt=0, le=0.3)
     """Maximum share of the rows in val, and again in test, if the splits are made here (`choose_recipe`); null: a tenth, of
     small sets up to a fifth, which gives 150 rows."""
@@ -221,9 +225,10 @@ def describe_source(pipeline: str, sheet: Sheet, options: OwnOptions, **chosen: 
 def make_request(pipeline: str, recipe: int, source: Source, options: OwnOptions, more: object = None) -> str:
     """Return the identity of an ingest: a hash of the options, the content of the table, and further dependencies."""
     asked = options.model_dump()
-    # Added later: sets that were ingested without it keep their identity.
-    if asked["label_transform"] == "none":
-        del asked["label_transform"]
+    # Added later: sets that were ingested without them keep their identity.
+    for name, default in {"label_transform": "none", "label_period": None}.items():
+        if asked[name] == default:
+            del asked[name]
     # By content, unlike image files: a table is read as a whole anyway.
     raw = source.compute_hash()
     return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": raw, "more": more})
@@ -240,9 +245,14 @@ def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None 
     if options.id is not None:
         ids = sheet.read_texts(options.id)
     elif ids is None:
-        ids = np.array([f"row-{number:07d}" for number in sheet.row_numbers], dtype=object)
+        # Millions of rows would take 60 bytes each as Python objects.
+        ids = np.empty(len(sheet.row_numbers), dtype=np.dtypes.StringDType())
+        for start in range(0, len(ids), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            ids[chunk] = [f"row-{number:07d}" for number in sheet.row_numbers[chunk].tolist()]
     first: dict[str, int] = {}
-    for row, sample_id in enumerate(ids.tolist()):
+    # Numbers of rows are unique.
+    for row, sample_id in enumerate(ids.tolist() if ids.dtype == object else ()):
         # An empty cell is a fault already.
         if sample_id and first.setdefault(sample_id, row) != row:
             rule = f"the sample id is already in row {sheet.row_numbers[first[sample_id]]}"
@@ -276,7 +286,7 @@ def _read_splits(sheet: Sheet, column: str) -> NDArray[Any]:
 
 
 def divide(
-    options: OwnOptions, entries: Entries, positions: NDArray[np.int64], contents: Sequence[Hashable]
+    options: OwnOptions, entries: Entries, positions: NDArray[np.int64], contents: Sequence[Hashable] | NDArray[Any]
 ) -> Division:
     """Choose the label bins and split the usable rows.
 
@@ -301,6 +311,7 @@ def divide(
         high=options.high,
         bin_width=options.bin_width,
     )
+    label = label.model_copy(update={"period": options.label_period or _find_turn(labels, label)})
     rows = Rows(
         name=options.name,
         label=label,
@@ -495,7 +506,7 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
         notes.append(f"the label has {levels} values: it may be a class, for which regression is no method")
     if (tested := len(division.assignment.find_rows("test"))) < _SMALL_TEST_NOTED:
         notes.append(f"test rows: {tested}; only large differences between methods can be shown")
-    if (turn := _find_turn(labels, label)) is not None:
+    if (turn := label.period) is not None:
         notes.append(
             f"labels of a full turn ({turn:.4g}): errors are differences of numbers, so that {labels.min():g} and "
             f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"

@@ -10,9 +10,10 @@ Columns without a name, and those that pandas writes for the index of a frame, h
 
 import codecs
 import io
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from dirtune.io.parquet_safety import check_columns
 
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number that a model, which computes with 32 bits, can represent."""
+_PART_BYTES = 4 * 2**20
 _EMPTY = "the cell is empty"
 _COMMENTS = ("#", "//", "%")
 _SKIP_COMMENT = " (the first line looks like a comment; `--option skip_lines=1` skips it)"
@@ -161,10 +163,15 @@ class Sheet:
     def read_numbers(self, column: str, *, hint: str = "") -> np.typing.NDArray[np.float64]:
         """Read a column as numbers, NaN in cells with a fault; a column of texts is one fault, which ends with the hint."""
         cells = _to_plain(self.table.column(column))
-        values = self.form.normalize(cells) if pa.types.is_string(cells.type) else cells
+        is_text = pa.types.is_string(cells.type)
         try:
-            # Unsafe, because a safe cast refuses integers beyond 2**53, of which rounding is harmless.
-            numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            # By chunks, because there are several copies of texts on the way. Unsafe, because a safe cast refuses integers
+            # beyond 2**53, of which rounding is harmless.
+            parts = [
+                pc.cast(self.form.normalize(chunk) if is_text else chunk, pa.float64(), safe=False)
+                for chunk in (pa.chunked_array([each]) for each in cells.chunks)
+            ]
+            numbers = np.concatenate([np.empty(0), *(part.to_numpy(zero_copy_only=False) for part in parts)])
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return self._add_column_fault(column, f"a column of {cells.type}{hint}")
         # Infinite numbers, too, and those that would be infinite in a model: no label bin and no model can take them.
@@ -185,6 +192,11 @@ class Sheet:
             else:
                 self.add_fault(row, column, f"must be a finite number{suggestion}", text)
         return np.where(usable, numbers, np.nan)
+
+    def release(self, column: str) -> None:
+        """Free the memory of a column that has been read; its name remains."""
+        place = self.table.column_names.index(column)
+        self.table = self.table.set_column(place, column, pa.nulls(self.table.num_rows))
 
     def expand_lists(self, columns: Sequence[str]) -> list[str]:
         """Replace the columns of lists of numbers by one column per element, `NAME.0`, `NAME.1` ..., and return all names."""
@@ -218,13 +230,7 @@ class Sheet:
         names = self.table.column_names
         if len(names) > 1 or self.path.suffix.lower() not in (".csv", ".tsv"):
             return ""
-        header = names[0]
-        if header.startswith(_COMMENTS):
-            return _SKIP_COMMENT
-        for mark, written in {";": "';'", "\t": "tab", "|": "'|'", ",": ","}.items():
-            if mark in header:
-                return f" (the header has the delimiter {mark!r}; `--option delimiter={written}`)"
-        return ""
+        return _suggest_delimiter(names[0])
 
     def _add_column_fault(self, column: str, rule: str, got: object = None) -> np.typing.NDArray[np.float64]:
         self.column_faults.append(Fault(where=self.where, key=column, rule=rule, got=got))
@@ -355,12 +361,14 @@ def _list_index_columns(table: pa.Table) -> list[int]:
 def _read_text(source: Source, form: TextFormat) -> Sheet:
     path, where = source.path, source.where
     is_tsv, invalid = path.suffix.lower() == ".tsv", list[tuple[int, int, int]]()
-    text, skipped = _decode(source, form)
+    texts, skipped = _decode(source, form), form.skip_lines
+    text = _drop_lines(texts, skipped, where)
     delimiter = form.delimiter or ("\t" if is_tsv else ",")
     # The line by which spreadsheets write the delimiter
     if written := re.match(r"\"?sep=([^\r\n])\"?\r?\n", text):
         text, skipped = text[written.end() :], skipped + 1
         delimiter = form.delimiter or written[1]
+    stream = _TextStream(itertools.chain([text], texts))
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         invalid.append((row.number, row.expected_columns, row.actual_columns))
@@ -370,7 +378,7 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
     if len(delimiter.encode()) > 1:
         raise InputError(Fault(where=where, key="delimiter", rule="must be an ASCII character", got=delimiter))
     table = pyarrow.csv.read_csv(
-        io.BytesIO(text.encode()),
+        stream,
         # With threads, invalid rows have no number.
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(
@@ -386,13 +394,16 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
     # Blank lines are rows without a cell that is not empty.
     has_text = np.zeros(table.num_rows, dtype=np.bool_)
     for column in table.columns:
-        has_text |= pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
+        if not has_text.all():
+            has_text |= pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(has_text)
     if not len(rows) and invalid:
         _, expected, actual = invalid[0]
         rule = f"no row has as many cells as the header ({expected}; the first row has {actual})"
-        if table.column_names[0].startswith(_COMMENTS):
-            rule += _SKIP_COMMENT
+        # A comma in the cells may be a decimal mark.
+        joined = delimiter.join(table.column_names)
+        if hint := _suggest_delimiter(joined, unlike=delimiter):
+            rule += hint
         elif {actual - expected for _, expected, actual in invalid} == {1}:
             rule += ": either the rows end with a delimiter, or the first column has no name; correct the header"
         raise InputError(Fault(where=where, rule=rule))
@@ -400,38 +411,80 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
         Fault(where=f"{where}:{number + skipped}", rule=f"must have {expected} cells", got=actual)
         for number, expected, actual in invalid
     ]
-    return Sheet(path, table.take(rows), numbers[rows] + skipped, unreadable, form=form, where=where)
+    table = table if has_text.all() else table.take(rows)
+    return Sheet(path, table, numbers[rows] + skipped, unreadable, form=form, where=where)
 
 
-def _decode(source: Source, form: TextFormat) -> tuple[str, int]:
-    """Return the text of a file after the lines to skip, and their number.
+class _TextStream(io.RawIOBase):
+    """Texts as a stream of UTF-8, of which a part is in memory at a time."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        self._texts, self._rest = texts, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+        while len(self._rest) < size and (text := next(self._texts, None)) is not None:
+            self._rest += text.encode()
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+
+def _decode(source: Source, form: TextFormat) -> Iterator[str]:
+    """Yield the text of a file in parts.
 
     Raises:
-        InputError: the file is not in the given encoding, or has fewer lines.
+        InputError: the file is not in the given encoding, or has null characters.
     """
-    content, where = source.path.read_bytes(), source.where
-    rule = f"is not text in {form.text_encoding}"
-    start = content[:4096]
-    # Half of the bytes of Western text in UTF-16 are zeros.
-    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start.count(0) > len(start) // 4
-    try:
-        # Accepts a byte order mark, too
-        text = content.decode("utf-8-sig" if codecs.lookup(form.text_encoding).name == "utf-8" else form.text_encoding)
-    except UnicodeError as error:
-        line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
-        others = "utf-16" if wide else "latin-1 or cp1252"
-        rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
-        raise InputError(Fault(where=where, rule=rule)) from None
-    if "\0" in text:
-        rule = f"{rule}: it has null characters" + (" (`--option text_encoding=utf-16`?)" if wide else "")
-        raise InputError(Fault(where=where, rule=rule))
-    if form.skip_lines:
+    where, rule, line = source.where, f"is not text in {form.text_encoding}", 1
+    # Accepts a byte order mark, too
+    encoding = "utf-8-sig" if codecs.lookup(form.text_encoding).name == "utf-8" else form.text_encoding
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with source.path.open("rb") as file:
+        start = file.read(4096)
+        file.seek(0)
+        # Half of the bytes of Western text in UTF-16 are zeros.
+        wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start.count(0) > len(start) // 4
+        while True:
+            content = file.read(_PART_BYTES)
+            try:
+                text = decoder.decode(content, final=not content)
+            except UnicodeError as error:
+                line += content.count(b"\n", 0, getattr(error, "start", 0))
+                others = "utf-16" if wide else "latin-1 or cp1252"
+                rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
+                raise InputError(Fault(where=where, rule=rule)) from None
+            if "\0" in text:
+                rule = f"{rule}: it has null characters" + (" (`--option text_encoding=utf-16`?)" if wide else "")
+                raise InputError(Fault(where=where, rule=rule))
+            line += content.count(b"\n")
+            yield text
+            if not content:
+                return
+
+
+def _drop_lines(texts: Iterator[str], number: int, where: str) -> str:
+    """Return the first parts of a text without its first lines.
+
+    Raises:
+        InputError: there are not more lines.
+    """
+    text = next(texts)
+    while number:
         lines = text.splitlines(keepends=True)
-        if len(lines) <= form.skip_lines:
+        # The last one may be a part of a line.
+        if len(lines) > number + 1:
+            return "".join(lines[number:])
+        if (further := next(texts, None)) is not None:
+            text += further
+        elif len(lines) > number:
+            return "".join(lines[number:])
+        else:
             rule = f"the file has only {len(lines)} lines"
-            raise InputError(Fault(where=where, key="skip_lines", rule=rule, got=form.skip_lines))
-        text = "".join(lines[form.skip_lines :])
-    return text, form.skip_lines
+            raise InputError(Fault(where=where, key="skip_lines", rule=rule, got=number))
+    return text
 
 
 def suggest_format(cells: Sequence[str]) -> str:
@@ -455,6 +508,16 @@ def suggest_format(cells: Sequence[str]) -> str:
     marks = sorted({mark for found in around if found for mark in found.group(1, 3) if mark})
     if marks and sum(map(bool, around)) * 2 > len(cells):
         return f" (symbols={''.join(marks)!r} removes the symbols)"
+    return ""
+
+
+def _suggest_delimiter(header: str, *, unlike: str = "") -> str:
+    """Return the option with which a header has several columns, as the end of a sentence; "" if there is none."""
+    if header.startswith(_COMMENTS):
+        return _SKIP_COMMENT
+    for mark, written in {";": "';'", "\t": "tab", "|": "'|'", ",": ","}.items():
+        if mark in header and mark != unlike:
+            return f" (the header has the delimiter {mark!r}; `--option delimiter={written}`)"
     return ""
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,6 +42,8 @@ RECIPE = 2
 MOST_LEVELS = 256
 """Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
 _BATCH_ROWS = 65_536
+# Odd, so that no bit of a column is lost
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 # Names under which tables hold the numbers of their rows; a column of such a name is one if its integers differ.
 _ROW_NUMBER_NAME = re.compile(
     r"^(index|level_\d+|id|idx|row|row[ _.]?(id|number|num|no|nr|name|names|index)|no\.?|nr\.?|number|#|s\.?\s?no\.?|"
@@ -77,14 +80,26 @@ class Cells:
     """Texts by one-hot column."""
 
     def select_rows(self, rows: np.typing.NDArray[np.int64]) -> "Cells":
-        """Return the cells of the given rows."""
+        """Return the cells of the given rows, which are in their order."""
+        if len(rows) == len(self.numbers):
+            return self
         texts = {name: column[rows] for name, column in self.texts.items()}
         return Cells(names=self.names, numbers=self.numbers[rows], texts=texts)
 
-    def list_contents(self, labels: np.typing.NDArray[np.float64]) -> list[tuple[Any, ...]]:
-        """Return the content of each row; rows of equal content are the same sample."""
-        numbers = (row.tobytes() for row in np.column_stack([self.numbers, labels]))
-        return list(zip(numbers, *self.texts.values(), strict=True))
+    def list_contents(self, labels: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.int64]:
+        """Return a number for the content of each row; rows of equal content, bit by bit, are the same sample."""
+        columns = [*self.numbers.T, labels, *self.texts.values()]
+        hashes = np.zeros(len(labels), dtype=np.uint64)
+        for column in columns:
+            hashes = hashes * _HASH_FACTOR + pd.util.hash_array(np.ascontiguousarray(column))
+        contents = np.arange(len(labels))
+        _, inverse, times = np.unique(hashes, return_inverse=True, return_counts=True)
+        # Rows of equal hashes are compared, because different rows may have one.
+        first: dict[tuple[Any, ...], int] = {}
+        for row in np.flatnonzero(times[inverse] > 1).tolist():
+            content = (self.numbers[row].tobytes(), labels[row].tobytes(), *(text[row] for text in self.texts.values()))
+            contents[row] = first.setdefault(content, row)
+        return contents
 
 
 def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Manifest:
@@ -142,14 +157,17 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
         raise InputError(Fault(where=sheet.where, key="features", rule="no column is left"))
     # Columns that were listed by the user are not left out by another option.
     hint = "; name it in one_hot or in ignore" if options.features is None else ""
-    numbers = [sheet.read_numbers(name, hint=hint) for name in names]
+    # One column after the other, so that its texts are gone before the next one is read
+    numbers = np.empty((len(names), len(sheet.row_numbers)))
+    for place, name in enumerate(names):
+        numbers[place] = sheet.read_numbers(name, hint=hint)
+        sheet.release(name)
     texts = {name: sheet.read_texts(name) for name in options.one_hot}
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
             sheet.column_faults.append(Fault(where=sheet.where, key=name, rule=rule, got=levels))
-    shape = (len(names), len(sheet.row_numbers))
-    return Cells(names=names, numbers=np.reshape(numbers, shape).T, texts=texts)
+    return Cells(names=names, numbers=numbers.T, texts=texts)
 
 
 def _has_distinct_integers(sheet: sheets.Sheet, name: str) -> bool:

@@ -81,6 +81,10 @@ def format_plan(plan: Plan) -> Table:
     )
     if taken:
         lines.append(f"from the data: {', '.join(taken)}")
+    if plan.label_period is not None:
+        lines.append(
+            f"labels repeat after {plan.label_period:.4g}, and errors are differences of numbers: near both ends they are too large"
+        )
     lines += [str(node_type) for node_type in plan.startable_nodes]
     lines += [f"{name} is the same as {kept}" for name, kept in study.merged_arms.items()]
     table.caption = Text("\n".join(lines))

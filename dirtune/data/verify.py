@@ -7,16 +7,16 @@ the histogram counts the labeled pixels of the center crop.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dirtune.data.columns import as_stored, to_numpy, to_values
+from dirtune.data.columns import as_stored, get_stored_size, to_numpy, to_values
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
@@ -25,43 +25,52 @@ from dirtune.reweighting.density import label_bins, label_density
 
 SHOWN_FAULTS = 20
 """Maximum number of faults that an error or a note lists."""
-_BATCH_ROWS = 256
-
-Label = float | list[float]
-"""A label as plain data; a list, if it has several dimensions."""
+# Samples that are read at once; more of them, up to these bytes, if they are small.
+_BATCH_ROWS, _BATCH_BYTES, _SMALL_SAMPLE = 256, 2**20, 4096
 
 
 @dataclass
 class SplitRows:
-    """Content of the shards of one split, one entry per sample."""
+    """Content of the shards of one split, in batches of samples: compact, because a split may have millions of them."""
 
     files: tuple[str, ...]
     """Relative to the manifest."""
-    ids: list[str] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-    content_digests: list[bytes] = field(default_factory=list)
-    """Digests of (split, id, label, inputs)."""
-    split_digests: list[bytes] = field(default_factory=list)
+    ids: list[np.typing.NDArray[Any]] = field(default_factory=list)
+    """Batches of texts."""
+    labels: list[np.typing.NDArray[np.float64]] = field(default_factory=list)
+    """Batches of shape `(samples,)`, or `(samples, L)` for L dimensions."""
+    content_digests: bytearray = field(default_factory=bytearray)
+    """Digests of (split, id, label, inputs), one after the other."""
+    split_digests: bytearray = field(default_factory=bytearray)
     """Digests of (split, id, label)."""
     pixels: np.typing.NDArray[np.int64] | None = None
     """Labeled pixels in each bin, with per-pixel labels."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ids))
 
     def add_batch(self, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:
         """Add the ids, labels and digests of the samples of a batch of a shard."""
         ids, labels = batch.column("sample_id").to_pylist(), to_values(batch.column("label"))
         # Sorted by name, so that the digest does not depend on the order of the inputs.
-        stored = {name: as_stored(batch.column(name), inputs[name], name) for name in sorted(inputs)}
-        self.ids += ids
-        self.labels += labels.tolist()
+        stored = {
+            to_canonical_json(name).encode(): as_stored(batch.column(name), inputs[name], name)
+            for name in sorted(inputs)
+        }
+        # 16 bytes for a short text, and not the 60 of a Python object
+        self.ids.append(np.array(ids, dtype=np.dtypes.StringDType()))
+        self.labels.append(labels)
+        start, encode = f"[{to_canonical_json(split)},", encode_basestring_ascii
         for row, sample_id in enumerate(ids):
-            state = hashlib.sha256(to_canonical_json([split, sample_id]).encode())
+            # The canonical JSON of [split, sample_id]
+            state = hashlib.sha256(f"{start}{encode(sample_id)}]".encode())
             state.update(labels[row].tobytes())
             # Taken before the inputs enter the state.
-            self.split_digests.append(state.digest())
+            self.split_digests += state.digest()
             for name, values in stored.items():
-                state.update(to_canonical_json(name).encode())
+                state.update(name)
                 state.update(values[row])
-            self.content_digests.append(state.digest())
+            self.content_digests += state.digest()
 
     def add_pixel_counts(self, batch: pa.RecordBatch, spec: InputSpec, label: LabelSpec, dense: DenseLabels) -> None:
         """Add the numbers of labeled pixels in each label bin of a batch of a shard."""
@@ -73,11 +82,12 @@ class SplitRows:
 
     def make_split_info(self, label: LabelSpec) -> SplitInfo:
         """Return the split's entry in the manifest."""
-        labels = np.array(self.labels, dtype=np.float64).reshape(len(self.ids), *label.value_shape)
         counts = self.pixels
         if counts is None:
-            counts = label_density(label_bins(labels, label), label.num_bins)
-        return SplitInfo(files=self.files, rows=len(self.ids), bin_counts=tuple(counts.tolist()))
+            counts = np.zeros(label.num_bins, dtype=np.int64)
+            for labels in self.labels:
+                counts += label_density(label_bins(labels, label), label.num_bins)
+        return SplitInfo(files=self.files, rows=len(self), bin_counts=tuple(counts.tolist()))
 
 
 def read_shards(
@@ -93,9 +103,11 @@ def read_shards(
         label: required for per-pixel labels.
     """
     rows = SplitRows(files=tuple(files))
+    size = sum(get_stored_size(spec) for spec in inputs.values())
+    batch_rows = max(_BATCH_ROWS, _BATCH_BYTES // max(1, size)) if size < _SMALL_SAMPLE else _BATCH_ROWS
     for file in files:
         with home.filesystem.open_input_file(home.path(file)) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS):
+            for batch in pq.ParquetFile(stream).iter_batches(batch_size=batch_rows):
                 rows.add_batch(split, batch, inputs)
                 if label is not None and label.dense is not None:
                     rows.add_pixel_counts(batch, inputs[label.dense.column], label, label.dense)
@@ -118,22 +130,23 @@ def check_labels(
     Raises:
         InputError: they have another fingerprint.
     """
-    digests: list[bytes] = []
+    digests = bytearray()
     for split, (ids, labels) in rows.items():
         start, values = f"[{encode_basestring_ascii(split)},", labels.astype(np.float64, copy=False)
         # The canonical JSON of split and id, written directly: a large set has millions of rows
-        digests += [
-            hashlib.sha256(f"{start}{encode_basestring_ascii(sample_id)}]".encode() + value.tobytes()).digest()
-            for sample_id, value in zip(ids.tolist(), values, strict=True)
-        ]
-    if hash_digests(digests) != expected:
+        for sample_id, value in zip(ids.tolist(), values, strict=True):
+            digests += hashlib.sha256(
+                f"{start}{encode_basestring_ascii(sample_id)}]".encode() + value.tobytes()
+            ).digest()
+    if hash_digests([digests]) != expected:
         rule = "its shards have other ids or labels than those that were ingested; ingest the data set again"
         raise InputError(Fault(where=where, rule=rule))
 
 
-def hash_digests(digests: Iterable[bytes]) -> str:
-    """Return one hash of many digests, independent of their order."""
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+def hash_digests(digests: Iterable[bytes | bytearray]) -> str:
+    """Return one hash of many SHA-256 digests, independent of their order; several may be in one value."""
+    joined = np.frombuffer(b"".join(digests), dtype=f"S{hashlib.sha256().digest_size}")
+    return hashlib.sha256(np.sort(joined).tobytes()).hexdigest()
 
 
 def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -> None:
@@ -142,32 +155,41 @@ def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -
     Raises:
         InputError: with the first 20 faults and their count.
     """
-    times = Counter(sample_id for found in rows.values() for sample_id in found.ids)
+    ids = np.concatenate([batch for found in rows.values() for batch in found.ids] or [np.empty(0, dtype=np.str_)])
+    values, times = np.unique(ids, return_counts=True)
+    repeated = set(values[times > 1].tolist())
     raise_faults(
-        [fault for split, found in rows.items() for fault in _find_faults(split, found, times, label, where=where)],
+        [fault for split, found in rows.items() for fault in _find_faults(split, found, repeated, label, where=where)],
         where=where,
     )
 
 
 def _find_faults(
-    split: str, rows: SplitRows, times: Mapping[str, int], label: LabelSpec, *, where: str
+    split: str, rows: SplitRows, repeated: Container[str], label: LabelSpec, *, where: str
 ) -> Iterator[Fault]:
-    if not rows.ids:
+    if not len(rows):
         yield Fault(where=where, key=split, rule="the split has no samples")
-    for sample_id, value in zip(rows.ids, rows.labels, strict=True):
-        key = f"{split}.{sample_id}"
-        if times[sample_id] > 1:
-            yield Fault(where=where, key=key, rule="the sample id occurs more than once")
-        values = value if isinstance(value, list) else [value]
-        if len(values) != len(label.axes):
-            need = f"{len(label.components)} numbers" if label.components else "one number"
-            yield Fault(where=where, key=key, rule=f"{label.name} must be {need}", got=value)
+    for ids, labels in zip(rows.ids, rows.labels, strict=True):
+        values = labels[:, None] if labels.ndim == 1 else labels
+        # The comparison is false for NaN.
+        is_valid = values.shape[1] == len(label.axes) and all(
+            ((values[:, place] >= axis.low) & (values[:, place] <= axis.high)).all()
+            for place, axis in enumerate(label.axes)
+        )
+        if is_valid and not repeated:
             continue
-        for axis, number in zip(label.axes, values, strict=True):
-            # The comparison is false for NaN.
-            if not axis.low <= number <= axis.high:
-                rule = f"{axis.name} must be within {axis.low:g}..{axis.high:g}"
-                yield Fault(where=where, key=key, rule=rule, got=number)
+        for sample_id, value, numbers in zip(ids.tolist(), labels.tolist(), values.tolist(), strict=True):
+            key = f"{split}.{sample_id}"
+            if sample_id in repeated:
+                yield Fault(where=where, key=key, rule="the sample id occurs more than once")
+            if len(numbers) != len(label.axes):
+                need = f"{len(label.components)} numbers" if label.components else "one number"
+                yield Fault(where=where, key=key, rule=f"{label.name} must be {need}", got=value)
+                continue
+            for axis, number in zip(label.axes, numbers, strict=True):
+                if not axis.low <= number <= axis.high:
+                    rule = f"{axis.name} must be within {axis.low:g}..{axis.high:g}"
+                    yield Fault(where=where, key=key, rule=rule, got=number)
 
 
 def raise_faults(faults: Sequence[Fault], *, where: str, remedy: str = "") -> None:

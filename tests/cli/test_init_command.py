@@ -12,6 +12,7 @@ from PIL import Image
 
 import dirtune
 from dirtune import cli
+from dirtune.cli.display import format_plan
 from dirtune.study.resolve import load_study
 
 Call = Callable[..., tuple[int, str, str]]
@@ -108,3 +109,17 @@ def test_wrong_arguments_are_one_sentence_and_write_nothing(call: Call, tmp_path
     assert code == 2
     assert "nothing" in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+def test_angles_are_noted_by_init_and_plan(call: Call, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0)
+    lines = [
+        f"{x:.3f},{angle:.2f}" for x, angle in zip(drawn.normal(size=300), drawn.uniform(0, 360, 300), strict=True)
+    ]
+    (tmp_path / "wind.csv").write_text("\n".join(["x,direction", *lines]) + "\n")
+    code, output, _ = call("init", "wind.csv", "--label", "direction", "--unit", "degrees")
+    assert code == 0
+    assert "labels of a full turn (360): errors are differences of numbers" in output
+    plan = dirtune.plan("wind_methods.yaml", data="data", results="results")
+    assert plan.label_period == 360
+    assert "labels repeat after 360, and errors are differences of numbers" in str(format_plan(plan).caption)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import math
 
+import numpy as np
 import pytest
 
 from dirtune.data.verify import SplitRows, check_rows, hash_digests, raise_faults
@@ -13,7 +15,7 @@ LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bin
 
 def _rows(prefix: str, labels: list[float]) -> SplitRows:
     ids = [f"{prefix}{row}" for row in range(len(labels))]
-    return SplitRows(files=(), ids=ids, labels=labels)
+    return SplitRows(files=(), ids=[np.array(ids, dtype=np.str_)], labels=[np.array(labels)])
 
 
 def test_rows_are_counted_by_label_bin() -> None:
@@ -59,7 +61,10 @@ def test_twenty_faults_are_listed_and_all_are_counted() -> None:
 
 
 def test_the_hash_of_digests_does_not_depend_on_their_order() -> None:
-    assert hash_digests([b"a", b"b", b"c"]) == hash_digests([b"c", b"a", b"b"]) != hash_digests([b"a", b"b"])
+    # Zeros at the end are part of a digest.
+    a, b, c = (bytes([each]) * 31 + b"\0" for each in (1, 255, 3))
+    by_hand = hashlib.sha256(a + c + b).hexdigest()
+    assert hash_digests([a, b, c]) == hash_digests([c + a, b]) == by_hand != hash_digests([a, b])
 
 
 WIDTH = LabelSpec(name="width", unit="m", low=0, high=2, bin_width=1, num_bins=2)
@@ -68,14 +73,14 @@ SIZE = LabelSpec.grid("size", "m", (WIDTH, HEIGHT))
 
 
 def test_rows_are_counted_by_cell() -> None:
-    rows = SplitRows(files=(), ids=["a", "b", "c"], labels=[[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])
+    rows = SplitRows(files=(), ids=[np.array(["a", "b", "c"])], labels=[np.array([[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])])
     check_rows({"train": rows}, SIZE, where="sizes")
     assert rows.make_split_info(SIZE).bin_counts == (1, 0, 0, 0, 0, 2)
 
 
 def test_every_component_is_checked_against_its_own_range() -> None:
-    labels = [[2.5, 1.0], [1.0, math.nan], [1.0, 3.0], [2.1, -1.0], [1.0], 1.0]
-    rows = SplitRows(files=(), ids=list("abcdef"), labels=labels)
+    labels = [np.array([[2.5, 1.0], [1.0, math.nan], [1.0, 3.0], [2.1, -1.0]]), np.array([[1.0]]), np.array([1.0])]
+    rows = SplitRows(files=(), ids=[np.array(list("abcd")), np.array(["e"]), np.array(["f"])], labels=labels)
     with pytest.raises(InputError) as caught:
         check_rows({"train": rows}, SIZE, where="sizes")
     assert [str(fault) for fault in caught.value.faults] == [
@@ -87,4 +92,6 @@ def test_every_component_is_checked_against_its_own_range() -> None:
         "sizes: train.f: size must be 2 numbers, got 1.0",
     ]
     with pytest.raises(InputError, match=r"age must be one number, got \[1.0, 2.0\]"):
-        check_rows({"train": SplitRows(files=(), ids=["a"], labels=[[1.0, 2.0]])}, LABEL, where="ages")
+        check_rows(
+            {"train": SplitRows(files=(), ids=[np.array(["a"])], labels=[np.array([[1.0, 2.0]])])}, LABEL, where="ages"
+        )

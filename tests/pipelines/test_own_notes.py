@@ -193,3 +193,5 @@ def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float)
     # From end to end, without a word of the user
     noted = any("labels of a full turn" in note for note in _label_notes(tmp_path, angles + turn / 2))
     assert noted == (turn == 360)
+    notes = _label_notes(tmp_path, np.random.default_rng(0).uniform(1, 11, 400), label_period=12.0)
+    assert any(note.startswith("labels of a full turn (12): errors are differences of numbers") for note in notes)

@@ -322,3 +322,27 @@ def test_columns_without_a_name_and_the_index_of_pandas_are_named(tmp_path: Path
 def test_formats_that_no_file_can_have_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(given))):
         TextFormat(**given)
+
+
+@pytest.mark.parametrize("rows", ["1,5;2,5;3\n2,5;3,5;4\n", "1.5;2.5;3\n"])
+def test_another_delimiter_is_named_also_where_the_cells_have_commas(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "a.csv").write_text("a;b;y\n" + rows)
+    with pytest.raises(InputError, match=r"the header has the delimiter ';'; `--option delimiter=';'`"):
+        read_sheet(tmp_path / "a.csv").require({"label": "y"})
+
+
+def test_texts_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# one\n# two\r\nä,y\n" + "".join(f"{row},é{row}\n" for row in range(40))
+    for encoding in ("utf-8", "utf-16", "latin-1"):
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        for size in (1, 7, 2**20):
+            monkeypatch.setattr("dirtune.pipelines.sheets._PART_BYTES", size)
+            sheet = read_sheet(tmp_path / "a.csv", TextFormat(text_encoding=encoding, skip_lines=2))
+            assert sheet.table["ä"].to_pylist() == [str(row) for row in range(40)]
+            assert sheet.table["y"].to_pylist() == [f"é{row}" for row in range(40)]
+            assert sheet.row_numbers.tolist() == list(range(4, 44))
+    (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+    for size in (1, 2**20):
+        monkeypatch.setattr("dirtune.pipelines.sheets._PART_BYTES", size)
+        with pytest.raises(InputError, match=r"is not text in utf-8 \(line 3\)"):
+            read_sheet(tmp_path / "a.csv")

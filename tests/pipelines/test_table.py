@@ -217,3 +217,9 @@ def test_rows_are_copies_if_all_cells_and_the_label_are_equal() -> None:
     first, second, other_text, other_label = cells.list_contents(np.array([5.0, 5.0, 5.0, 6.0]))
     assert first == second
     assert len({first, other_text, other_label}) == 3
+
+
+def test_rows_of_equal_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pandas.util.hash_array", lambda column: np.zeros(len(column), dtype=np.uint64))
+    cells = Cells(names=["x"], numbers=np.array([[1.0], [2.0], [1.0], [0.0], [-0.0]]), texts={})
+    assert cells.list_contents(np.array([5.0, 5.0, 5.0, 5.0, 5.0])).tolist() == [0, 1, 0, 3, 4]

@@ -58,8 +58,8 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shot_rules=SHOT_RULES,
         default_shot_rule="toy",
         splits={split: found.make_split_info(LABEL) for split, found in rows.items()},
-        content_hash=hash_digests(each for found in rows.values() for each in found.content_digests),
-        split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
+        content_hash=hash_digests(found.content_digests for found in rows.values()),
+        split_fingerprint=hash_digests(found.split_digests for found in rows.values()),
     )
     home.write(MANIFEST, manifest.model_dump_json().encode())
     return root

@@ -2,8 +2,10 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dirtune.data.splits import leaks, partition, settings, thinning
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Rows, SplitNames
@@ -33,7 +35,7 @@ def split_rows(
     request: settings.Splitting,
     recipe: settings.SplitRecipe | None = None,
     *,
-    contents: Sequence[Hashable] | None = None,
+    contents: Sequence[Hashable] | NDArray[Any] | None = None,
 ) -> Assignment:
     """Assign the rows to train, val and test, then remove training rows as requested, in the order of its fields.
 
@@ -64,7 +66,7 @@ def split_rows(
     return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
 
 
-def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | None) -> list[leaks.Leak]:
+def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | NDArray[Any] | None) -> list[leaks.Leak]:
     groups = None if rows.groups is None else rows.groups.tolist()
     return leaks.find_leaks(splits, ids=rows.ids, contents=contents, groups=groups)
 

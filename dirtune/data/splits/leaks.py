@@ -6,10 +6,11 @@ training) and are kept as they are, but reported: each leak is a sentence in the
 that copies can be removed.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def find_leaks(
     splits: SplitNames,
     *,
     ids: Ids,
-    contents: Sequence[Hashable] | None = None,
+    contents: Sequence[Hashable] | np.typing.NDArray[Any] | None = None,
     groups: Sequence[Hashable] | None = None,
 ) -> list[Leak]:
     """Return ids and contents that occur in two splits or twice in one, and groups that are in two splits.
@@ -65,12 +66,19 @@ def find_leaks(
         contents: sample identity, such as a digest of the image, or both sentences and the score; one entry per row.
         groups: such as the person in the image; one entry per row.
     """
-    columns: dict[Kind, Sequence[Hashable] | None] = {"id": ids.tolist(), "content": contents, "group": groups}
+    columns: dict[Kind, Sequence[Hashable] | np.typing.NDArray[Any] | None] = {
+        "id": ids,
+        "content": contents,
+        "group": groups,
+    }
     found = []
+    members = np.flatnonzero(splits != LEFT_OUT)
     for kind, values in columns.items():
         if values is None:
             continue
-        rows = {split: _group_rows(values, np.flatnonzero(splits == split), ids) for split in SPLITS}
+        # Of millions of rows, a few have a value that occurs again.
+        repeated = _find_repeated(values, members)
+        rows = {split: _group_rows(values, repeated[splits[repeated] == split], ids) for split in SPLITS}
         # A group may repeat inside a split.
         inside = [] if kind == "group" else [(split, split) for split in SPLITS]
         for one, other in [*combinations(SPLITS, 2), *inside]:
@@ -90,19 +98,30 @@ def find_leaks(
                     values=number,
                     earlier=np.array(sorted(earlier), dtype=np.int64),
                     later=np.array(sorted(later), dtype=np.int64),
-                    of_later=sum(map(len, rows[other].values())),
+                    of_later=int(np.count_nonzero(splits == other)),
                 )
                 found.append(leak)
     return found
 
 
+def _find_repeated(
+    values: Sequence[Hashable] | np.typing.NDArray[Any], members: np.typing.NDArray[np.int64]
+) -> np.typing.NDArray[np.int64]:
+    """Return the members whose value occurs more than once among them."""
+    if isinstance(values, np.ndarray):
+        _, inverse, times = np.unique(values[members], return_inverse=True, return_counts=True)
+        return members[times[inverse] > 1]
+    counts = Counter(values[row] for row in members.tolist())
+    return members[[counts[values[row]] > 1 for row in members.tolist()]]
+
+
 def _group_rows(
-    values: Sequence[Hashable], members: np.typing.NDArray[np.int64], ids: Ids
+    values: Sequence[Hashable] | np.typing.NDArray[Any], members: np.typing.NDArray[np.int64], ids: Ids
 ) -> dict[Hashable, list[int]]:
     rows: dict[Hashable, list[int]] = {}
     # Sorted, so that the first of several copies depends on the ids alone.
     for row in members[np.argsort(ids[members], kind="stable")].tolist():
-        rows.setdefault(values[row], []).append(row)
+        rows.setdefault(cast(Hashable, values[row]), []).append(row)
     return rows
 
 

@@ -21,7 +21,7 @@ LEFT_OUT = "left_out"
 TRAIN, VAL, TEST = manifest.SPLITS
 
 Ids = NDArray[Any]
-"""Unique strings; shape `(rows,)`, as objects or as numpy strings."""
+"""Unique strings; shape `(rows,)`, as objects or as numpy strings, which take less memory."""
 SplitNames = NDArray[np.str_]
 """`train`, `val`, `test` or `left_out`, one per row."""
 
@@ -45,9 +45,8 @@ class Rows:
         lengths = {len(each) for each in (self.ids, self.labels, self.groups, self.published) if each is not None}
         if lengths in ({0}, set()) or len(lengths) > 1:
             raise ValueError(f"all columns must have one entry per row, got lengths {lengths}")
-        if len(np.unique(self.ids)) < len(self.ids):
+        if repeated := len(self.ids) - len(np.unique(self.ids)):
             rule = "sample ids must be unique; rows that repeat an id"
-            repeated = len(self.ids) - len(np.unique(self.ids))
             raise InputError(Fault(where=self.name, rule=rule, got=repeated))
 
     @property

@@ -57,6 +57,9 @@ class Plan:
     label_fits: tuple[label_fit.LabelFit, ...] = ()
     """Arms whose label units are far off the training labels, if that was measured."""
 
+    label_period: float | None = None
+    """Length after which labels repeat, which no loss and no metric knows."""
+
     def __repr__(self) -> str:
         numbers = f"{self.total_trials} trials of {len(self.trials)} arms, {self.recorded_trials} recorded"
         return f"Plan({self.study.name}: {numbers}, {self.concurrency} at once)"
@@ -164,6 +167,7 @@ def make_plan(
         kept_bytes=sum(number * sizes[arm] for arm, number in models.items()),
         concurrency=capacity.compute_concurrency(study, [*nodes, *autoscaling.list_nodes(startable)]),
         startable_nodes=startable,
+        label_period=manifest.label.period,
     )
 
 

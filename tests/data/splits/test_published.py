@@ -28,7 +28,7 @@ def test_the_fingerprint_equals_that_of_the_manifest(tmp_path):
         rows = splits == split
         table = pa.table({"sample_id": pa.array(ids[rows].tolist()), "label": labels[rows]})
         pq.write_table(table, tmp_path / f"{split}.parquet")
-        digests += read_shards(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).split_digests
+        digests.append(read_shards(Storage.open(tmp_path), split, [f"{split}.parquet"], {}).split_digests)
     assert compute_split_fingerprint(splits, ids, labels) == hash_digests(digests)
     turned = [4, 2, 0, 1, 3]
     assert compute_split_fingerprint(splits[turned], ids[turned], labels[turned]) == hash_digests(digests)
