@@ -129,6 +129,8 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     notes += describe_outliers(cells, used, sheet)
     if constant := [each["name"] for each in features if each.get("sd") == 0]:
         notes.append(f"constant in training: {own.format_names(constant)}")
+    # Half of the memory until here
+    del cells
     return own.write_own(
         storage,
         division,
@@ -162,6 +164,8 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     for place, name in enumerate(names):
         numbers[place] = sheet.read_numbers(name, hint=hint)
         sheet.release(name)
+    # Arrow would keep the memory of the texts, which is more than that of the numbers.
+    pa.default_memory_pool().release_unused()
     texts = {name: sheet.read_texts(name) for name in options.one_hot}
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
