@@ -245,11 +245,13 @@ def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None 
     if options.id is not None:
         ids = sheet.read_texts(options.id)
     elif ids is None:
-        # Millions of rows would take 60 bytes each as Python objects.
-        ids = np.empty(len(sheet.row_numbers), dtype=np.dtypes.StringDType())
+        numbers = sheet.row_numbers
+        digits = max(7, len(str(numbers.max(initial=0))))
+        # Python objects would take twice the memory. (Sorts of numpy's StringDType end the process for millions of rows.)
+        ids = np.empty(len(numbers), dtype=f"<U{len('row-') + digits}")
         for start in range(0, len(ids), _CHUNK_ROWS):
             chunk = slice(start, start + _CHUNK_ROWS)
-            ids[chunk] = [f"row-{number:07d}" for number in sheet.row_numbers[chunk].tolist()]
+            ids[chunk] = [f"row-{number:07d}" for number in numbers[chunk].tolist()]
     first: dict[str, int] = {}
     # Numbers of rows are unique.
     for row, sample_id in enumerate(ids.tolist() if ids.dtype == object else ()):
@@ -299,7 +301,8 @@ def divide(
     Raises:
         InputError: the labels are all equal, or the rows cannot be split as the options ask.
     """
-    labels = entries.labels[positions]
+    is_whole = len(positions) == len(entries.labels)
+    labels = entries.labels if is_whole else entries.labels[positions]
     transform = options.label_transform
     label = choose_label_spec(
         labels,
@@ -315,7 +318,7 @@ def divide(
     rows = Rows(
         name=options.name,
         label=label,
-        ids=entries.ids[positions],
+        ids=entries.ids if is_whole else entries.ids[positions],
         labels=labels,
         groups=None if entries.groups is None else entries.groups[positions],
         published=None if entries.published is None else entries.published[positions],

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dirtune.data.columns import as_stored, get_stored_size, to_numpy, to_values
@@ -35,7 +35,7 @@ class SplitRows:
 
     files: tuple[str, ...]
     """Relative to the manifest."""
-    ids: list[np.typing.NDArray[Any]] = field(default_factory=list)
+    ids: list[pa.StringArray] = field(default_factory=list)
     """Batches of texts."""
     labels: list[np.typing.NDArray[np.float64]] = field(default_factory=list)
     """Batches of shape `(samples,)`, or `(samples, L)` for L dimensions."""
@@ -51,17 +51,16 @@ class SplitRows:
 
     def add_batch(self, split: str, batch: pa.RecordBatch, inputs: Mapping[str, InputSpec]) -> None:
         """Add the ids, labels and digests of the samples of a batch of a shard."""
-        ids, labels = batch.column("sample_id").to_pylist(), to_values(batch.column("label"))
+        ids, labels = batch.column("sample_id"), to_values(batch.column("label"))
         # Sorted by name, so that the digest does not depend on the order of the inputs.
         stored = {
             to_canonical_json(name).encode(): as_stored(batch.column(name), inputs[name], name)
             for name in sorted(inputs)
         }
-        # 16 bytes for a short text, and not the 60 of a Python object
-        self.ids.append(np.array(ids, dtype=np.dtypes.StringDType()))
+        self.ids.append(ids)
         self.labels.append(labels)
         start, encode = f"[{to_canonical_json(split)},", encode_basestring_ascii
-        for row, sample_id in enumerate(ids):
+        for row, sample_id in enumerate(ids.to_pylist()):
             # The canonical JSON of [split, sample_id]
             state = hashlib.sha256(f"{start}{encode(sample_id)}]".encode())
             state.update(labels[row].tobytes())
@@ -155,9 +154,11 @@ def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -
     Raises:
         InputError: with the first 20 faults and their count.
     """
-    ids = np.concatenate([batch for found in rows.values() for batch in found.ids] or [np.empty(0, dtype=np.str_)])
-    values, times = np.unique(ids, return_counts=True)
-    repeated = set(values[times > 1].tolist())
+    ids = pa.chunked_array([batch for found in rows.values() for batch in found.ids], pa.string())
+    repeated = set[str]()
+    if pc.count_distinct(ids).as_py() < len(ids):
+        counts = ids.value_counts()
+        repeated = set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
     raise_faults(
         [fault for split, found in rows.items() for fault in _find_faults(split, found, repeated, label, where=where)],
         where=where,
@@ -178,7 +179,7 @@ def _find_faults(
         )
         if is_valid and not repeated:
             continue
-        for sample_id, value, numbers in zip(ids.tolist(), labels.tolist(), values.tolist(), strict=True):
+        for sample_id, value, numbers in zip(ids.to_pylist(), labels.tolist(), values.tolist(), strict=True):
             key = f"{split}.{sample_id}"
             if sample_id in repeated:
                 yield Fault(where=where, key=key, rule="the sample id occurs more than once")

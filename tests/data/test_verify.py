@@ -4,6 +4,7 @@ import hashlib
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dirtune.data.verify import SplitRows, check_rows, hash_digests, raise_faults
@@ -15,7 +16,7 @@ LABEL = LabelSpec(name="age", unit="years", low=0, high=10, bin_width=1, num_bin
 
 def _rows(prefix: str, labels: list[float]) -> SplitRows:
     ids = [f"{prefix}{row}" for row in range(len(labels))]
-    return SplitRows(files=(), ids=[np.array(ids, dtype=np.str_)], labels=[np.array(labels)])
+    return SplitRows(files=(), ids=[pa.array(ids, pa.string())], labels=[np.array(labels)])
 
 
 def test_rows_are_counted_by_label_bin() -> None:
@@ -73,14 +74,14 @@ SIZE = LabelSpec.grid("size", "m", (WIDTH, HEIGHT))
 
 
 def test_rows_are_counted_by_cell() -> None:
-    rows = SplitRows(files=(), ids=[np.array(["a", "b", "c"])], labels=[np.array([[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])])
+    rows = SplitRows(files=(), ids=[pa.array(["a", "b", "c"])], labels=[np.array([[0.5, 0.5], [1.5, 2.5], [1.2, 3.0]])])
     check_rows({"train": rows}, SIZE, where="sizes")
     assert rows.make_split_info(SIZE).bin_counts == (1, 0, 0, 0, 0, 2)
 
 
 def test_every_component_is_checked_against_its_own_range() -> None:
     labels = [np.array([[2.5, 1.0], [1.0, math.nan], [1.0, 3.0], [2.1, -1.0]]), np.array([[1.0]]), np.array([1.0])]
-    rows = SplitRows(files=(), ids=[np.array(list("abcd")), np.array(["e"]), np.array(["f"])], labels=labels)
+    rows = SplitRows(files=(), ids=[pa.array(list("abcd")), pa.array(["e"]), pa.array(["f"])], labels=labels)
     with pytest.raises(InputError) as caught:
         check_rows({"train": rows}, SIZE, where="sizes")
     assert [str(fault) for fault in caught.value.faults] == [
@@ -93,5 +94,5 @@ def test_every_component_is_checked_against_its_own_range() -> None:
     ]
     with pytest.raises(InputError, match=r"age must be one number, got \[1.0, 2.0\]"):
         check_rows(
-            {"train": SplitRows(files=(), ids=[np.array(["a"])], labels=[np.array([[1.0, 2.0]])])}, LABEL, where="ages"
+            {"train": SplitRows(files=(), ids=[pa.array(["a"])], labels=[np.array([[1.0, 2.0]])])}, LABEL, where="ages"
         )
