@@ -241,7 +241,7 @@ def test_faults_of_data_in_memory_name_their_rows(tmp_path: Path) -> None:
 def test_the_calls_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
+    (code,) = [block for part in text.split("```python\n")[1:] if "(X, y)" in (block := part.split("```")[0])]
     frame = _frame().rename(columns={"y": "strength"}).assign(kind="a")
     exec(code, {"frame": frame, "X": _frame()[FEATURES].to_numpy(), "y": _frame()["y"].to_numpy()})
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["arrays", "concrete"]
