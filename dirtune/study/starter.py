@@ -60,11 +60,12 @@ _TRANSFORM = """
 _WEIGHTED = (
     "  sqrt_inverse_lds:\n    reweighting: {scheme: sqrt_inverse, lds: {kernel: gaussian, size: 5, sigma: 2.0}}\n"
 )
-_RANKSIM = "  ranksim:\n    terms: {ranksim: {gamma: 1.0}}\n"
+_RANKSIM = "  ranksim:\n    terms: {ranksim: {gamma: 0.1}}\n"
 # Terms of pairs act on a projection of their own, as in ACCon; the predictor reads the embedding.
 _PAIRS = """\
   balanced_mse:
-    loss: {name: bmc, sigma: 1.0}
+    # The noise at the start, in spreads of the labels; it is trained.
+    loss: {name: bmc, sigma: 0.1}
   conr:
     model: {projection_dim: 64, predictor_input: embedding}
     terms: {conr: {beta: 0.1, tau: 0.2}}
@@ -73,10 +74,11 @@ _PAIRS = """\
     terms: {accon: {gamma: 0.1, tau: 0.1}}
 """
 _SPACE = """\
+  loss.sigma: {distribution: loguniform, low: 0.03, high: 1.0}
   terms.conr.beta: {distribution: loguniform, low: 0.01, high: 1.0}
   terms.accon.gamma: {distribution: loguniform, low: 0.01, high: 1.0}
 """
-_RANKSIM_SPACE = "  terms.ranksim.gamma: {distribution: loguniform, low: 0.1, high: 10.0}\n"
+_RANKSIM_SPACE = "  terms.ranksim.gamma: {distribution: loguniform, low: 0.01, high: 1.0}\n"
 
 
 def write_starter_study(manifest: Manifest, *, name: str, file: str) -> str:
