@@ -90,7 +90,7 @@ def test_a_killed_sweep_resumes_with_its_plugins(
     study_file: Callable[..., str], data_root: Path, tmp_path: Path, workers: int
 ) -> None:
     write(tmp_path, SPREAD + WORST)
-    recipe = {**STUDY["base"]["recipe"], "epochs": 200}
+    recipe = {**STUDY["base"]["recipe"], "epochs": 40}
     base = {**STUDY["base"], "metrics": ["worst"], "recipe": recipe}
     study_file(**CHANGES, base=base, resources={"workers": workers, "checkpoint_seconds": 0})
     roots = ["--data", str(data_root), "--results", str(tmp_path / "results")]
@@ -115,7 +115,7 @@ def test_a_killed_sweep_resumes_with_its_plugins(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     curves = rows("select arm, count(*) n from curves where name = 'train/spread' group by arm", tmp_path / "results")
-    assert curves.values.tolist() == [["spread", 200]]
+    assert curves.values.tolist() == [["spread", 40]]
 
 
 def list_records(results: Path) -> list[Path]:

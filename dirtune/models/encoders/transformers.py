@@ -20,6 +20,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.models.encoders import backbone
 from dirtune.models.encoders.encoder import Encoder, make_input_error
 from dirtune.models.encoders.pair_mlp import compare_pair
+from dirtune.process import silence_loggers
 
 FIRST, SECOND = "first", "second"
 _PADDING = 0
@@ -109,19 +110,33 @@ class Transformers(backbone.ImageBackboneSpec):
 
     def _build_network(self, folder: Path) -> Any:
         library = _import_transformers()
-        options = {"add_pooling_layer": False}
         config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
-        for extra in (options, {}):
+        # Some networks have no pooling layer that could be left out.
+        for options in ({"add_pooling_layer": False}, {}):
             try:
                 if self.find_weights() and not backbone.is_meta():
-                    return library.AutoModel.from_pretrained(
-                        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, **extra
-                    )
-                return library.AutoModel.from_config(config, **extra)
+                    return self._load_network(library, folder, options)
+                return library.AutoModel.from_config(config, **options)
             except TypeError:
-                # Some networks have no pooling layer that could be left out.
                 continue
         raise InputError(Fault(where="model.encoder.model", rule="cannot be built by transformers", got=self.model))
+
+    def _load_network(self, library: Any, folder: Path, options: dict[str, bool]) -> Any:
+        library.utils.logging.disable_progress_bar()
+        # It reports weights that are not used, such as those of the pooling layer.
+        with silence_loggers("transformers"):
+            network, info = library.AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
+            )
+        if missing := sorted([*info["missing_keys"], *map(str, info["mismatched_keys"])]):
+            rule = f"its file of weights lacks {len(missing)} of the network's, such as {missing[0]}"
+            raise InputError(Fault(where="model.encoder.model", rule=rule, got=self.model))
+        return network
 
     def _find_folder(self) -> Path:
         """Return the folder of the network: a local one, or that of the hub's cache."""

@@ -129,6 +129,17 @@ def test_transformers_reads_images(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder(images), expected)
 
 
+def test_incomplete_weights_are_refused(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(bert, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = min(each for each in weights if each.startswith("encoder."))
+    save_file({each: values for each, values in weights.items() if each != name}, folder / "other", {"format": "pt"})
+    (folder / "other").replace(folder / "model.safetensors")
+    with pytest.raises(InputError, match=f"its file of weights lacks 1 of the network's, such as {name}"):
+        make_spec(name="transformers", model=str(folder), pretrained=True).build(TEXTS, WORDS)
+
+
 def test_a_frozen_network_starts_equal_and_stays(bert: Path) -> None:
     frozen, tuned = (
         build_regressor(
