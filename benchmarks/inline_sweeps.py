@@ -30,6 +30,7 @@ from dirtune.data.blocks import Blocks
 from dirtune.data.columns import to_arrow
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.verify import hash_digests, read_shards
+from dirtune.io.jsonfile import encode_json_object
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
 from dirtune.training.trial import TrialJob
@@ -73,7 +74,7 @@ def write_dataset(root: Path) -> None:
         split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
         group="person",
     )
-    home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    home.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
 
 
 def run_inline(driver: Driver, settings: worker.WorkerSettings, blocks: Blocks, *_: object) -> None:
@@ -146,6 +147,8 @@ def without_ray() -> Iterator[None]:
         mock.patch.object(run, "list_cluster_nodes", return_value=(Node(2.0),)),
         mock.patch.object(run.blocks, "materialize", lambda storage, manifest: Blocks(storage, None)),
         mock.patch.object(run.tune_run, "run_with_tune", run_inline),
+        # Of all sweeps that are compared, also if the code is edited meanwhile
+        mock.patch.object(run.provenance, "get_code_version", return_value="inline"),
     ):
         yield
 

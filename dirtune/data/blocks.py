@@ -219,7 +219,8 @@ def _read_row_groups(storage: Storage, manifest: Manifest) -> dict[str, _StoredR
         ids, labels, positions, sample_groups = [], [], [], []
         for file in store.list_shards(storage, manifest, split):
             with store.open_shard(storage, file) as parquet:
-                columns, metadata = parquet.read(_list_key_columns(manifest)), parquet.metadata
+                needed, metadata = _list_key_columns(manifest), parquet.metadata
+                columns = store.select_columns(parquet.read(needed), needed, where=file)
             ids.append(columns["sample_id"].to_numpy())
             labels.append(to_values(columns["label"]))
             if manifest.group is not None:

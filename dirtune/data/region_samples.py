@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dirtune import metrics, randomness
 from dirtune.data.inspection import Inspection
-from dirtune.data.store import decode, list_shards, open_shard
+from dirtune.data.store import decode, list_shards, open_shard, select_columns
 from dirtune.io.storage import Storage
 from dirtune.reweighting.density import label_bins
 
@@ -84,6 +84,7 @@ def _read_rows(
                 inside = np.arange(shard.metadata.row_group(group).num_rows)
                 selected = inside if rows is None else np.intersect1d(inside, rows - before)
                 if len(selected):
-                    parts.append(shard.read_row_group(group, columns).take(selected))
+                    found = select_columns(shard.read_row_group(group, columns), columns, where=file)
+                    parts.append(found.take(selected))
                 before += len(inside)
     return pa.concat_tables(parts)

@@ -1,7 +1,7 @@
 """A Ray session for the duration of a block: the current one of the process, a cluster's, or a local one.
 
 `dirtune.data.connect` connects to a cluster at `RAY_ADDRESS`, so that a wrong token, another version or an unreachable
-address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs. Its other
+address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs, and no port of metrics. Its other
 ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth_token`, unless `RAY_AUTH_MODE` is set
 otherwise. Ray would write that file readable by all users of the machine, so it is made here.
 """
@@ -67,7 +67,14 @@ def ray_session() -> Iterator[None]:
             prepare_token(Path(DEFAULT_TOKEN_PATH).expanduser())
             try:
                 # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    # Its port would answer without the token, and nothing reads it
+                    _system_config={"enable_metrics_collection": False},
+                )
             # Ray raises no narrower class when its processes do not start in time.
             except Exception as error:
                 rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"

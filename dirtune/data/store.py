@@ -14,7 +14,6 @@ Trade-off: one extra read of the whole set at ingest buys a manifest that descri
 """
 
 import errno
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from dirtune.data.shards import write_shards
 from dirtune.data.verify import check_rows, hash_digests, read_shards
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
+from dirtune.io.jsonfile import encode_json_object, parse_json_object
 from dirtune.io.parquet_safety import check_columns
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, InputSpec, LabelSpec, Manifest, ShotRule
@@ -121,7 +121,7 @@ def write_dataset(
             raise InputError(Fault(where=name, rule=rule))
         home.remove(f"{version}/{_OPEN}")
         # The last write commits: readers see the previous version or this one, never a mixture.
-        home.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+        home.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
     return manifest
 
 
@@ -153,8 +153,8 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
         )
         raise InputError(Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage)))
     try:
-        raw = json.loads(storage.read(f"{name}/{MANIFEST}"))
-    except (ValueError, RecursionError) as error:
+        raw = parse_json_object(storage.read(f"{name}/{MANIFEST}"))
+    except ValueError as error:
         rule = f"damaged manifest ({error}); ingest the data set again"
         raise InputError(Fault(where=where, rule=rule)) from None
     return read(Manifest, raw, where=where)
@@ -195,7 +195,7 @@ def read_split(storage: Storage, manifest: Manifest, split: str) -> pa.Table:
     shards = []
     for file in files:
         with open_shard(storage, file) as parquet:
-            shards.append(parquet.read(columns))
+            shards.append(select_columns(parquet.read(columns), columns, where=file))
     table = pa.concat_tables(shards)
     if table.num_rows != manifest.splits[split].rows:
         rule = f"{manifest.splits[split].rows} samples expected; ingest the data set again"
@@ -213,7 +213,7 @@ def read_groups(storage: Storage, manifest: Manifest, splits: Sequence[str]) -> 
     for split in splits:
         for file in list_shards(storage, manifest, split):
             with open_shard(storage, file) as parquet:
-                rows = parquet.read(["sample_id", "group"])
+                rows = select_columns(parquet.read(["sample_id", "group"]), ["sample_id", "group"], where=file)
             names = pa.array([split] * rows.num_rows, pa.string())
             parts.append(pa.table({"split": names, "sample_id": rows["sample_id"], "group": rows["group"]}))
     return pa.concat_tables(parts)
@@ -251,6 +251,18 @@ def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = N
                 raise _name_file(watched.failure, file) from error
             rule = f"shard cannot be read ({error}); ingest the data set again"
             raise InputError(Fault(where=file, rule=rule)) from None
+
+
+def select_columns(rows: pa.Table, columns: Sequence[str], *, where: str) -> pa.Table:
+    """Return these columns of a shard, which Arrow leaves out without a word if they are missing.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    if missing := [name for name in columns if name not in rows.column_names]:
+        rule = "shard cannot be read (it lacks a column); ingest the data set again"
+        raise InputError(Fault(where=where, rule=rule, got=missing[0]))
+    return rows.select(columns)
 
 
 @dataclass

@@ -98,6 +98,7 @@ class DiskChunks:
         group = self.groups[chunk]
         with store.open_shard(self.storage, group.file, group.metadata) as parquet:
             table = parquet.read_row_group(group.number, columns=list(self.specs))
+            table = store.select_columns(table, list(self.specs), where=group.file)
         (batch,) = table.combine_chunks().to_batches()
         return to_chunk(batch, self.specs)
 

@@ -304,7 +304,12 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
 
 def _find_faults_of_arms(raw: Mapping[str, Any], found: Sequence[Fault], where: str) -> list[Fault]:
     """Return the faults of arms and reference in a study whose other sections are invalid, so that all are said at once."""
-    invalid = {fault.key.split(".")[0] for fault in found}
+    # Also an unknown key, whose name may have dots
+    invalid = {
+        key
+        for key in raw
+        if key not in Study.model_fields or any(f"{fault.key}.".startswith(f"{key}.") for fault in found)
+    }
     if invalid & {"base", "arms", "parts", "derive", "axes"}:
         return []
     first_arm = next(iter(raw.get("arms") or {"base": {}}))

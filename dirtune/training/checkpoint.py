@@ -4,6 +4,7 @@ One file of tensors and plain data, written atomically (`Storage.write`) and rea
 from another source cannot run code. It has no random states: every stream is derived from (seed, purpose, epoch).
 """
 
+import hashlib
 import io
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from dirtune.io.storage import Storage
 
 CHECKPOINT = "checkpoint/state.pt"
+_MARK = b"dirtune sha256: "
+_DIGEST = 32
+_TRAILER = len(_MARK) + _DIGEST
 
 
 def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
@@ -19,7 +23,9 @@ def save_checkpoint(storage: Storage, state: dict[str, Any]) -> None:
     # Through memory, because the storage may be remote and must replace the file in one operation.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    storage.write(CHECKPOINT, buffer.getvalue())
+    content = buffer.getvalue()
+    # torch reads a changed byte of a tensor as another number
+    storage.write(CHECKPOINT, content + _MARK + hashlib.sha256(content).digest())
 
 
 def load_checkpoint(storage: Storage) -> dict[str, Any] | None:
@@ -29,11 +35,16 @@ def load_checkpoint(storage: Storage) -> dict[str, Any] | None:
     """
     if not storage.exists(CHECKPOINT):
         return None
-    content = io.BytesIO(storage.read(CHECKPOINT))
+    content = storage.read(CHECKPOINT)
+    body, mark, digest = content[:-_TRAILER], content[-_TRAILER:-_DIGEST], content[-_DIGEST:]
+    is_whole = mark == _MARK and digest == hashlib.sha256(body).digest()
+    # Checkpoints of earlier releases have no digest
+    if not is_whole and _MARK in content[-2 * _TRAILER :]:
+        return None
     try:
         # On the CPU: models and optimizers copy what they need to their device. A step count of Adam that is loaded onto a GPU
         # would stay there, and every later step would wait for it.
-        state = torch.load(content, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     # A torn file raises almost anything, as its bytes are read as a program of a small virtual machine

@@ -30,6 +30,7 @@ from dirtune.data.cache import ResidentData, Split
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.resplit import redraw_splits
 from dirtune.frozen import hash_json
+from dirtune.io.jsonfile import encode_json_object
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.metrics import RegionMetric, compute_region_metrics
@@ -116,7 +117,7 @@ def record_floors(
     if not missing:
         return ()
     # Of the data of the records, so that their predictions can be evaluated in other regions without the study.
-    folder.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    folder.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
     # Labels alone are kept in memory: inputs are read once, batch by batch, if a floor needs them.
     found = blocks.read_without_ray(data, manifest, torch.device("cpu"), MemoryBudget(device_bytes=0, host_bytes=0))
     code_version = get_code_version()

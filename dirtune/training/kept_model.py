@@ -22,7 +22,7 @@ from dirtune.config import TrialConfig
 from dirtune.data.contract import InputContract
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, FrozenT
-from dirtune.io.jsonfile import read_json_object
+from dirtune.io.jsonfile import encode_json_object, read_json_object
 from dirtune.io.storage import Storage
 from dirtune.models.regressor import Regressor
 from dirtune.results.records.kept import CONFIG, INPUTS, WEIGHTS, get_model_folder
@@ -60,8 +60,8 @@ def write_model(study: Storage, trial_id: str, training: "Training", contract: I
         for name, value in training.model.state_dict().items()
     }
     folder.write(WEIGHTS, save(weights, {"workers": str(training.ranks.world), "epoch": str(training.best_epoch)}))
-    folder.write(CONFIG, json.dumps(training.config.to_plain(), indent=1).encode())
-    folder.write(INPUTS, contract.model_dump_json(indent=1).encode())
+    folder.write(CONFIG, encode_json_object(training.config.to_plain()))
+    folder.write(INPUTS, encode_json_object(contract.model_dump(mode="json")))
 
 
 def read_model(study: Storage, trial_id: str, device: torch.device | None = None) -> KeptModel:

@@ -23,7 +23,7 @@ from dirtune.config import TrialConfig
 from dirtune.data import cache, memory_budget
 from dirtune.data.contract import InputContract
 from dirtune.errors import InputError, NonFiniteLoss
-from dirtune.io.jsonfile import read_json_object
+from dirtune.io.jsonfile import encode_json_object, read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
@@ -271,8 +271,8 @@ class TrialRun:
         return Progress(trial=trial, config=job.config.to_plain(), epochs=training.history)
 
 
-def _to_json(value: object) -> bytes:
-    return json.dumps(_replace_nan(value), indent=1).encode()
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return encode_json_object(_replace_nan(value))
 
 
 def _replace_nan(value: Any) -> Any:

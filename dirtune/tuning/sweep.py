@@ -101,7 +101,12 @@ def resume(
         raise InputError(Fault(where=remove_credentials(results), rule=rule, got=name, known=known))
     load_recorded_files(storage, layout.PLUGINS, allow=allow_plugins, given=load_files(plugins))
     text, where = storage.read(layout.STUDY_YAML).decode(), storage.path(layout.STUDY_YAML)
-    return _run(checks.open_study_folder(text, where, data=data, results=results), options, view or View())
+    folder = checks.open_study_folder(text, where, data=data, results=results)
+    if folder.storage.root != storage.root:
+        rule = "must be the name of the folder"
+        raise InputError(Fault(where=where, key="name", rule=rule, got=folder.study.name))
+    folder.check_text()
+    return _run(folder, options, view or View())
 
 
 def _run(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> SweepSummary:

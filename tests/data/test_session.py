@@ -113,19 +113,19 @@ with ray_session():
     command = [sys.executable, "-c", HANDSHAKE, address]
     handshake = subprocess.run(command, env=without_token, capture_output=True).returncode
     jobs = f"http://{node.node_ip_address}:{agent}/api/job_agent/jobs/"
-    print(json.dumps([node.webui_url, handshake, get_status(jobs)]))
+    print(json.dumps([node.webui_url, handshake, get_status(jobs), node.metrics_export_port]))
 print(ray.is_initialized())
 """
 
 
 def test_without_a_ray_a_quiet_local_one_requires_a_token_and_ends_with_the_session(tmp_path: Path) -> None:
-    """No dashboard; its control port and the port of its agent, which would accept jobs, refuse clients without a token."""
+    """No dashboard and no port of metrics; its control port and the port of its agent, which would accept jobs, refuse clients without a token."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", LOCAL], capture_output=True, text=True, check=True, env={**plain, "HOME": str(tmp_path)}
     )
     inside, after = done.stdout.splitlines()
-    assert json.loads(inside) == ["", REFUSED, 401]
+    assert json.loads(inside) == ["", REFUSED, 401, -1]
     assert after == "False"
     assert done.stderr == ""
 

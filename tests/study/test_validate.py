@@ -246,3 +246,9 @@ def test_a_study_that_could_never_be_listed_is_refused_at_once() -> None:
     assert faults_of(**added, sequential={"most_seeds": 100_000}) == [
         "t: seeds: a study has at most 1,000,000 trials, got 11 arms with 100,000 seeds"
     ]
+
+
+@pytest.mark.parametrize("key", [".ame", "recipe.epochs", "a.b.c", ".", "\x00"])
+def test_an_unknown_key_with_dots_is_one_fault(key: str) -> None:
+    (fault,) = faults_of(**{key: 3})
+    assert "unknown key" in fault

@@ -17,6 +17,7 @@ from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData
 from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.frozen import read
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_statuses, write_record
@@ -44,7 +45,7 @@ def test_a_running_trial_has_its_config_progress_and_checkpoint_and_a_recorded_o
     folder = Path(study.path(f"trials/{job.trial_id}"))
     trial = TrialRun(job, toy, study, representations=5)
     assert files(folder) == ["config.json"]
-    assert read(TrialConfig, strict_json(folder / "config.json"), where="file") == job.config
+    assert read(TrialConfig, read_json_object(Storage.open(folder), "config.json"), where="file") == job.config
     for epoch in (1, 2):
         values = trial.step()
         assert files(folder) == ["checkpoint/state.pt", "config.json", "progress.json"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 import dirtune
+from dirtune.io.jsonfile import parse_json_object
 from dirtune.nested import merge
 from tests.tuning import sweeps
 
@@ -71,7 +71,7 @@ def kill_once_selected(command: list[str], folder: Path) -> None:
 def _is_evaluating_selection(folder: Path) -> bool:
     if not (folder / "selected.json").exists():
         return False
-    selected = json.loads((folder / "selected.json").read_text())
+    selected = parse_json_object((folder / "selected.json").read_bytes())
     planned = {trial["trial_id"] for arm in selected.values() for trial in arm["planned"]}
     return any((folder / "trials" / name / "progress.json").exists() for name in planned)
 

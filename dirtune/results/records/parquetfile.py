@@ -1,12 +1,14 @@
 """Parquet files of results: encoding, and reading with the damaged files named.
 
-Pages have checksums, and the footer has one of the columns, so that a changed byte is a damaged file and no other number.
+Pages have checksums, and the footer has some of the columns, of itself and of the whole file, so that a changed byte is a
+damaged file and no other number.
 
 Files are decoded from bytes by `ParquetFile`, not through a pyarrow dataset: a dataset opens every file twice to unify the
 schemas, cannot name the damaged one of 10,000 files, and takes as long to import as everything else together.
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,9 @@ from dirtune.results.records.schema import READABLE_VERSIONS, SCHEMA_VERSION, SC
 
 VERSION_KEY = b"dirtune.schema_version"
 COLUMNS_KEY = b"dirtune.columns"
+CHECKSUM_KEY = "dirtune.checksum"
+_MARK = b"sha256 of file and footer: "
+_NO_DIGEST = b"0" * 64
 COMPACTED = "compacted"
 """Folder of the files that hold a table of many trials."""
 OnDamaged = Callable[[Fault], None]
@@ -37,17 +42,45 @@ def encode_table(table: pa.Table, metadata: Mapping[bytes, str] | None = None) -
     table = table.replace_schema_metadata({**own, **(metadata or {})})
     # For one row, dictionaries and statistics of every column would be most of the file and of the time to open it
     many = table.num_rows > 1
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         compression="zstd" if many else "none",
         use_dictionary=many,
         write_statistics=many,
         write_page_checksum=True,
-    )
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    ) as writer:
+        writer.write_table(table)
+        # Not in the schema's metadata, which the file has twice
+        writer.add_key_value_metadata({CHECKSUM_KEY: (_MARK + 2 * _NO_DIGEST).decode()})
+    content = sink.getvalue()
+    at = content.rindex(_MARK) + len(_MARK)
+    footer = content[-_get_footer_size(content[-8:]) :]
+    digests = hashlib.sha256(content).hexdigest() + hashlib.sha256(footer).hexdigest()
+    return content[:at] + digests.encode() + content[at + len(digests) :]
+
+
+def _find_checksum_fault(content: bytes, *, is_footer: bool = False) -> str | None:
+    """Return the fault of a file, or of its footer alone, that was changed after it was written, else None.
+
+    The checksums are in the footer, and are those of the bytes with zeros in their place.
+    """
+    at, size = content.rfind(_MARK) + len(_MARK), len(_NO_DIGEST)
+    # Files of earlier releases have none
+    if at < len(_MARK):
+        return None
+    digests = content[at : at + 2 * size]
+    found = hashlib.sha256(content[:at])
+    found.update(2 * _NO_DIGEST)
+    found.update(memoryview(content)[at + 2 * size :])
+    expected = digests[size:] if is_footer else digests[:size]
+    return None if found.hexdigest().encode() == expected else "its bytes are not those that were written"
+
+
+def _get_footer_size(tail: bytes) -> int:
+    """Return the bytes of the footer of a Parquet file, with its length and a marker, from the last 8 bytes of the file."""
+    return int.from_bytes(tail[:4], "little") + 8
 
 
 def hash_columns(schema: pa.Schema, rows: int) -> str:
@@ -102,6 +135,8 @@ def read_files(
             content = storage.read(name)
         except FileNotFoundError:
             return None
+        if (changed := _find_checksum_fault(content)) is not None:
+            return Fault(where=where, rule=f"damaged Parquet file ({changed})")
         try:
             file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
             # Before any value is read, because those of an extension type may be made by code
@@ -166,7 +201,10 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
 
     def find_fault(name: str) -> Fault | None:
         # Outside of the guard: a storage that fails is an outage, and no damage
-        footer = _read_footer(storage, name)
+        # A local file is read as a whole; an object store has checksums of its own
+        footer = storage.read(name) if storage.is_local else _read_footer(storage, name)
+        if (changed := _find_checksum_fault(footer, is_footer=not storage.is_local)) is not None:
+            return Fault(where=storage.path(name), rule=f"damaged Parquet file ({changed})")
         try:
             _verify_footer(pq.ParquetFile(pa.BufferReader(footer)))
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -183,8 +221,7 @@ def _read_footer(storage: Storage, name: str) -> bytes:
     with storage.filesystem.open_input_file(storage.path(name)) as file:
         size = file.size()
         tail: bytes = file.read_at(min(size, 8), max(0, size - 8))
-        # The length of the index, and a marker
-        length = min(size, int.from_bytes(tail[:4], "little") + 8)
+        length = min(size, _get_footer_size(tail))
         footer: bytes = file.read_at(length, size - length)
         return footer
 

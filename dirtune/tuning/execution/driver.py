@@ -130,7 +130,10 @@ class Driver:
         status: schema.Status = result.status or "pruned"
         if status == "pruned":
             progress = read_progress(self.storage, job.trial_id)
-            assert progress is not None, "a trial that has reported has written its progress"
+            if progress is None:
+                # Damaged or removed by others: the trial runs again
+                self.on_trial_failed(job, OSError("the progress of a stopped trial was lost"))
+                return
             store.write_record(self.storage, progress.make_record("pruned"))
             remove_temporary_files(self.storage, job.trial_id)
         self._finish(job, records.TrialOutcome(status=status, objective=result.best_objective))

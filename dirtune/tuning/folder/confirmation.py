@@ -5,13 +5,12 @@ trial id. The selection follows from the records alone, so that a sweep that was
 `selected.json` only repeats it for readers: tables take from it which trials evaluate an arm, even if two arms share one.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dirtune.errors import InputError
-from dirtune.io.jsonfile import read_json_object
+from dirtune.io.jsonfile import encode_json_object, read_json_object
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ArmSearchPlan, ResolvedStudy
 from dirtune.training.trial import TrialJob
@@ -121,4 +120,4 @@ def _is_selection(entry: object) -> bool:
 
 
 def _write_selections(folder: Storage, selections: Mapping[str, Any]) -> None:
-    folder.write(layout.SELECTED, json.dumps(selections, indent=1, sort_keys=True).encode())
+    folder.write(layout.SELECTED, encode_json_object(dict(sorted(selections.items()))))

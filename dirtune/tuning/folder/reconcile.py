@@ -25,7 +25,8 @@ from dirtune import plugins
 from dirtune.config import TrialConfig
 from dirtune.data.store import read_groups
 from dirtune.errors import Fault, InputError
-from dirtune.io.jsonfile import read_json_object
+from dirtune.frozen import hash_text
+from dirtune.io.jsonfile import encode_json_object, read_json_object
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_values
@@ -37,6 +38,9 @@ from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
 from dirtune.tuning.folder import confirmation, jobs, layout, lock, models, optuna_storage, records
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
+
+_TEXT_HASH = "study_yaml"
+"""Key of `study.json`: hash of the study file."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,14 @@ class StudyFolder:
         """Return the study as the results layer reads it."""
         return studies.parse_study(self.study.name, self.to_plain())
 
+    def check_text(self) -> None:
+        """Raise if the study file was changed since a sweep wrote it: a resumed sweep never changes the study.
+
+        Raises:
+            InputError: it is another study than that of `study.json`, and was not written with it.
+        """
+        _Comparison.read(self).check_text()
+
     def find_reuse(self) -> Reuse:
         """Compare the study with the records of the folder, without changing anything.
 
@@ -135,11 +147,14 @@ class _Comparison:
     before: Mapping[str, Any] | None
     """Content of `study.json`; None if the folder is new."""
     now: Mapping[str, Any]
+    text_before: str | None = None
+    """Hash of the study file from which the folder's `study.json` was made; None if that is not known."""
 
     @classmethod
     def read(cls, folder: StudyFolder) -> "_Comparison":
         storage = folder.storage
         before = read_json_object(storage, layout.RESOLVED_STUDY) if storage.exists(layout.RESOLVED_STUDY) else None
+        text_before = None if before is None else before.pop(_TEXT_HASH, None)
         now = folder.to_plain()
         if before is not None and "claim" in before:
             claim = dict(before["claim"])
@@ -147,7 +162,17 @@ class _Comparison:
             # A claim that is chosen once results may have been seen is marked, for good.
             if was_changed or (claim != now["claim"] and records.read_recorded_trials(storage)):
                 now["claim"]["is_changed"] = True
-        return cls(folder, before, now)
+        return cls(folder, before, now, text_before)
+
+    def check_text(self) -> None:
+        """Raise if the text is another study than the folder's, and not the text that was written with it."""
+        is_changed = self.text_before not in (None, hash_text(self.folder.text))
+        if is_changed and self.before is not None and self.before != self.now:
+            rule = (
+                "is not the study of this folder: the file was changed, or a sweep was killed while it changed the study; "
+                "`dirtune sweep FILE` continues with the study in FILE"
+            )
+            raise InputError(Fault(where=self.folder.storage.path(layout.STUDY_YAML), rule=rule))
 
     def find_reuse(self) -> Reuse:
         self._check_identity()
@@ -247,14 +272,16 @@ class _Comparison:
             # Other resources, comments, ...
             if not storage.exists(layout.STUDY_YAML) or storage.read(layout.STUDY_YAML) != text:
                 storage.write(layout.STUDY_YAML, text)
+            if self.text_before != hash_text(self.folder.text):
+                self._write_resolved()
             return
         self._write_plugins()
         if self.before is None:
             provenance = collect_provenance(self.folder.study.plugins)
-            storage.write(layout.PROVENANCE, json.dumps(provenance, indent=1).encode())
+            storage.write(layout.PROVENANCE, encode_json_object(provenance))
             # A copy, so that metrics with other label bins can be computed without the data
             manifest = self.folder.manifest
-            storage.write(layout.MANIFEST, manifest.model_dump_json(indent=1).encode())
+            storage.write(layout.MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
         else:
             reuse = self.find_reuse()
             # A driver that was killed here may have moved only some files of a record
@@ -268,7 +295,11 @@ class _Comparison:
         if is_new and manifest.group is not None and self.folder.data is not None:
             storage.write(layout.GROUPS, encode_table(read_groups(self.folder.data, manifest, splits)))
         storage.write(layout.STUDY_YAML, text)
-        storage.write(layout.RESOLVED_STUDY, json.dumps(self.now, indent=1).encode())
+        self._write_resolved()
+
+    def _write_resolved(self) -> None:
+        content = {**self.now, _TEXT_HASH: hash_text(self.folder.text)}
+        self.folder.storage.write(layout.RESOLVED_STUDY, encode_json_object(content))
 
     def _write_plugins(self) -> None:
         """Write the files of the plug-ins, from which `resume` loads them, and remove those that no arm uses any more."""

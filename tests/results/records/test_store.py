@@ -19,7 +19,6 @@ import pytest
 import dirtune.results
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records import parquetfile
 from dirtune.results.records.compaction import compact_if_outdated, read_rows
 from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.records.schema import SCHEMAS, SplitPredictions, TrialRecord
@@ -230,7 +229,7 @@ def test_a_storage_error_while_predictions_are_selected_is_no_damage(
     def fail(storage: Storage, name: str) -> bytes:
         raise OSError(errno.EIO, "Input/output error", name)
 
-    monkeypatch.setattr(parquetfile, "_read_footer", fail)
+    monkeypatch.setattr(Storage, "read", fail)
     skipped: list[Fault] = []
     with pytest.raises(OSError, match="Input/output error"):
         scan_predictions(tmp_path, on_damaged=skipped.append)

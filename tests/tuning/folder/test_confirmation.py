@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dirtune.config import TrialConfig
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.arms import read_study_runs
 from dirtune.results.analysis.searches import list_ended_trials
@@ -242,7 +243,7 @@ def test_a_search_continues_after_new_settings_were_added_to_the_schema(tmp_path
     found = SimulatedSweep(tmp_path)
     found.sweep(concurrent=1)
     everything = len(found.read_trials())
-    plain = json.loads(found.folder.read("study.json"))
+    plain = read_json_object(found.folder, "study.json")
     for config in plain["configs"].values():
         del config["data"]["fraction"]
     found.folder.write("study.json", json.dumps(plain).encode())

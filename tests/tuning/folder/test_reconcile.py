@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from dirtune.errors import InputError
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.records.parquetfile import encode_table, read_files
 from dirtune.tuning.folder.layout import STUDY_YAML
@@ -18,12 +21,17 @@ from tests.tuning.simulated_sweep import SimulatedSweep
 def test_the_study_file_is_updated_even_if_only_the_resources_differ(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
     found.make_folder().reconcile(found.optuna_url)
-    before = found.folder.read("study.json")
+
+    def read_study() -> dict[str, object]:
+        plain = read_json_object(found.folder, "study.json")
+        return {key: plain[key] for key in plain if key != "study_yaml"}
+
+    before = read_study()
     for cpus in (2, 1):
         found.make_folder(resources={"cpus": cpus}).reconcile(found.optuna_url)
         kept = json.loads(found.folder.read(STUDY_YAML))
         assert kept == {"resources": {"cpus": cpus}}
-        assert found.folder.read("study.json") == before
+        assert read_study() == before
 
 
 def test_a_claim_that_is_changed_once_there_are_results_is_marked_for_good(tmp_path: Path) -> None:
@@ -66,3 +74,16 @@ def test_groups_of_the_evaluated_samples_are_copied_into_the_folder(tmp_path: Pa
         for i, group in enumerate(("p0", f"p{len(split)}"))
     ]
     found.make_folder().reconcile(found.optuna_url)
+
+
+def test_a_resumed_sweep_never_changes_the_study(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path)
+    found.sweep()
+    # Resources are no part of the study, and a file of an earlier release has no hash
+    found.make_folder(resources={"cpus": 2}).check_text()
+    changed = found.make_folder(seeds=[3, 5])
+    with pytest.raises(InputError, match=r"study\.yaml: is not the study of this folder: the file was changed"):
+        changed.check_text()
+    plain = read_json_object(found.folder, "study.json")
+    found.folder.write("study.json", json.dumps({key: plain[key] for key in plain if key != "study_yaml"}).encode())
+    changed.check_text()
