@@ -358,13 +358,12 @@ def test_the_real_command_reports_every_fault_of_a_study_at_once(places: Path) -
     ]
 
 
-def test_the_real_command_lists_tables_and_columns_after_an_error_in_sql(places: Path) -> None:
+def test_the_real_command_lists_tables_after_an_error_in_sql(places: Path) -> None:
     outcome = run_process("query", "select few from trials", "--results", places / "store")
     assert_input_error(outcome, 'Referenced column "few" not found', "`describe TABLE` has the columns of")
     tables = {"metrics", "epochs", "predictions", "representations", "trials"}
-    assert tables | {"results", "arms", "curves", "floors", "floor_predictions"} == set(
-        re.findall(r"^table (\w+): has ", outcome.err, re.MULTILINE)
-    )
+    known = outcome.err.partition("has the columns of ")[2].strip().split(", ")
+    assert tables | {"results", "arms", "curves", "floors", "floor_predictions"} == set(known)
 
 
 @pytest.mark.parametrize(
