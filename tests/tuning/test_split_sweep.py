@@ -17,6 +17,7 @@ from dirtune.results.analysis.soundness import check_study
 from dirtune.results.analysis.status import status
 from dirtune.results.figures import _request, critical_difference, forest
 from dirtune.results.tables.comparison import TableRequest, compare
+from dirtune.results.tables.power_plan import plan_power
 from dirtune.results.tables.render.formats import render
 from tests.tuning.sweeps import open_folder, rows, sweep_without_ray, with_epochs
 
@@ -75,6 +76,8 @@ def test_splits_are_an_axis_of_a_study(made_root: Path, tmp_path: Path, study_fi
     _check_table(results, sets)
     request = _request.PlotRequest(root=results, study="tiny")
     assert forest.build_forest(request)
+    with pytest.raises(InputError, match="compares its arms over splits; plan from a study of one split"):
+        plan_power(results, "tiny", "5%")
     with pytest.raises(InputError, match="several splits"):
         critical_difference.build_critical_difference(request)
 

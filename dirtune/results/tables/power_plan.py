@@ -97,6 +97,9 @@ def plan_power(root: str | Path, study: str, effect: str) -> PowerPlan:
     parsed = Margin.parse(effect, metric=claim.metric)
     if table.reference is None:
         raise InputError(Fault(where=f"study {study}", rule="has no reference to compare with"))
+    if table.repetition is not None:
+        rule = f"compares its arms over {table.repetition}; plan from a study of one split and one search, whose seeds are counted"
+        raise InputError(Fault(where=f"study {study}", rule=rule))
     others = [row for row in table.rows if row.arm != table.reference]
     found = []
     for row in others:
