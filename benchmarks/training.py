@@ -48,7 +48,7 @@ class Measurement:
 def make_config(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
     settings = {
         "data": {"name": "synthetic"},
-        "model": {"encoder": {"name": encoder}},
+        "model": {"encoder": {"name": encoder}, "label_scale": 1.0, "label_offset": 0.0},
         "recipe": {"batch_size": batch, **recipe},
     }
     return read(TrialConfig, settings, where="benchmark")

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad, rnn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,8 +40,14 @@ WAITING = {
     "unique_consecutive",
     "unique_dim",
 }
-# Their batch sizes belong on the host.
-WITH_HOST_SIZES = {"lstm", "_pack_padded_sequence", "_pack_padded_sequence_backward", "_thnn_fused_lstm_cell"}
+# Their batch sizes belong on the host, and what their backward pass fills has no mark.
+WITH_HOST_SIZES = {
+    "index_add",
+    "lstm",
+    "_pack_padded_sequence",
+    "_pack_padded_sequence_backward",
+    "_thnn_fused_lstm_cell",
+}
 # These accept numbers of the host only as Python numbers, not as a tensor without dimensions.
 STRICT = {"cat", "stack", "index_select", "gather", "index_copy_", "index_add_"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
@@ -197,6 +205,9 @@ class _Interface(TorchFunctionMode):
             # The mode is off inside of a function that it has taken over; a loss's own backward must see it.
             with self:
                 return _run_backward(*args, **kwargs)
+        if func is torch.autograd.grad:
+            with self:
+                return _compute_gradients(*args, **kwargs)
         if name in ("numpy", "__array__") and is_on_device(first):
             raise DeviceMismatch(f"{name}() of a tensor of the device, at {find_place()}")
         if name == "tolist" and is_on_device(first):
@@ -278,10 +289,50 @@ def _run_backward(
     )
 
 
+def _compute_gradients(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    retain_graph: bool | None = None,
+    allow_unused: bool | None = None,
+    **defaults: Any,
+) -> Any:
+    # Code gives no gradients of the outputs.
+    ones = tuple(torch.ones_like(each) for each in outputs)
+    keep, unused = bool(retain_graph), bool(allow_unused)
+    return torch.autograd.graph._engine_run_backward(
+        tuple(outputs), ones, keep, False, tuple(inputs), allow_unreachable=unused, accumulate_grad=False
+    )
+
+
 def _pin_memory(value: Tensor) -> Tensor:
     if is_on_device(value):
         raise DeviceMismatch(f"pin_memory() of a tensor of the device, at {find_place()}")
     return place_on(value.clone(), HOST, pinned=True)
+
+
+class _Packing:
+    """Functions of packed sequences, whose lengths stay on the host."""
+
+    def __init__(self, usual: Any, device: Device) -> None:
+        self.usual, self.device = usual, device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.usual, name)
+
+    def _pad_packed_sequence(self, data: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        # It fills the result step by step, which is no wait.
+        self.device.is_recording = False
+        try:
+            padded, lengths = self.usual._pad_packed_sequence(data, *rest)
+        finally:
+            self.device.is_recording = True
+        return place_on(padded, CUDA if is_on_device(data) else HOST), place_on(lengths, HOST)
+
+
+def _group_by_device(usual: Callable[..., Any], tensors: Any, **named: Any) -> Any:
+    is_there = is_on_device(tensors[0][0])
+    return {(CUDA if is_there else key[0], key[1]): value for key, value in usual(tensors, **named).items()}
 
 
 class _Properties:
@@ -307,6 +358,9 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr(torch, "autocast", lambda kind, *rest, **named: autocast("cpu", *rest, **named))
     # Not in a mode: those are of one thread, and threads prefetch.
     monkeypatch.setattr(Tensor, "pin_memory", _pin_memory)
+    monkeypatch.setattr(rnn, "_VF", _Packing(rnn._VF, device))
+    group = clip_grad._group_tensors_by_device_and_dtype
+    monkeypatch.setattr(clip_grad, "_group_tensors_by_device_and_dtype", partial(_group_by_device, group))
     monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda self: None)
     with monkeypatch.context() as patch, _Interface(device), _Computations(device):
         patch.setattr(torch, "load", _make_load(torch.load))

@@ -15,8 +15,13 @@ import typer
 import yaml
 
 from dirtune.cli import app
+from dirtune.cluster.machine import get_lowest_driver
+from dirtune.tuning.plan.autoscaling import NodeType, read_node_types
+from dirtune.tuning.plan.capacity import Node
 
 ROOT = Path(__file__).resolve().parents[1]
+PINNED_CUDA = "13.2"
+"""Of the official build of the pinned torch."""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +72,13 @@ def test_every_node_mounts_the_shared_storage_and_installs_dirtune(cluster: dict
 
 
 @pytest.fixture(scope="module")
-def ray_job() -> dict[str, Any]:
-    manifest: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "rayjob.yaml").read_text())
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "docs" / "rayjob.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def ray_job(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    _, manifest = documents
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
     spec: dict[str, Any] = manifest["spec"]
     return spec
@@ -89,8 +99,31 @@ def test_all_pods_of_the_manifest_share_one_image_and_the_storage_of_its_command
     assert len({pod["containers"][0]["image"] for pod in pods}) == 1
     for pod in pods:
         mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert mounts == {"shared": "/shared", "shm": "/dev/shm"}
+        assert mounts == {"shared": "/shared", "shm": "/dev/shm", "nodes": "/etc/dirtune"}
         assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+
+
+def test_the_sweep_of_the_manifest_expects_the_nodes_that_may_be_started(
+    documents: list[dict[str, Any]], ray_job: dict[str, Any], tmp_path: Path
+) -> None:
+    nodes, _ = documents
+    (option,) = re.findall(r"--expect (\S+)", ray_job["entrypoint"])
+    cluster = ray_job["rayClusterSpec"]
+    (volume,) = (each for each in cluster["headGroupSpec"]["template"]["spec"]["volumes"] if each["name"] == "nodes")
+    assert volume["configMap"] == {"name": nodes["metadata"]["name"]}
+    file = tmp_path / "nodes.yaml"
+    file.write_text(nodes["data"][option.removeprefix("/etc/dirtune/")])
+    (group,) = cluster["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    node = Node(float(limits["cpu"]), float(limits["nvidia.com/gpu"]))
+    assert read_node_types(file) == (NodeType(group["groupName"], node, group["maxReplicas"]),)
+
+
+def test_every_node_names_an_image_of_its_own(cluster: dict[str, Any]) -> None:
+    """Without one Ray takes an image whose Python and driver are too old for the pinned packages."""
+    images = {name: kind["node_config"]["ImageId"] for name, kind in cluster["available_node_types"].items()}
+    assert all("Ubuntu 24.04" in image for image in images.values())
+    assert f"driver {get_lowest_driver(PINNED_CUDA)} or later" in images["gpu_worker"]
 
 
 def test_the_commands_of_the_manifest_are_commands_of_dirtune(ray_job: dict[str, Any]) -> None:

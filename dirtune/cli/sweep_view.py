@@ -81,6 +81,9 @@ class SweepView(View):
     def report_worker_loss(self, job: TrialJob, reason: str) -> None:
         self._print(f"{job.arm}, seed {job.config.seed}: {reason}; resumes from its checkpoint on another worker")
 
+    def report_set_aside(self, gpu: str) -> None:
+        self._print(f"{gpu} keeps failing and gets no more trials; `dirtune doctor` tests the GPUs of every node")
+
     def report_new_trials(self, jobs: Sequence[TrialJob]) -> None:
         self._get_progress().add_trials(jobs)
         # Arms that are compared get the same new seeds, so that one line by seed is short.

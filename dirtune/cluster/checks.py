@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dirtune.cluster.machine import Machine, Space
+from dirtune.cluster.machine import Machine, Space, get_lowest_driver
 from dirtune.tuning.folder.lock import LOST_SECONDS
 from dirtune.tuning.plan.capacity import Node
 
@@ -57,6 +57,7 @@ def has_problem(checks: Iterable[Check]) -> bool:
 def check_nodes(reports: Sequence[NodeReport]) -> Iterator[Check]:
     """Run every check of the nodes of a cluster, or of this machine alone."""
     yield from check_versions(reports)
+    yield from check_gpu_function(reports)
     for check in CHECKS:
         yield check(reports)
 
@@ -107,6 +108,30 @@ def check_cuda(reports: Sequence[NodeReport]) -> Check:
         return Check(subject="CUDA build", value=value)
     advice = f"install a torch with CUDA on {list_names(without)}, whose GPUs stay unused"
     return Check(subject="CUDA build", value=value, state="problem", advice=advice)
+
+
+def check_gpu_function(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check that the driver is recent enough for torch's CUDA, and that every GPU computes; nothing without GPUs."""
+    reports = [each for each in reports if _has_gpus(each)]
+    if not reports:
+        return
+    lowest = {each.name: get_lowest_driver(each.machine.cuda or "") for each in reports}
+    value = group_by_value({each.name: each.machine.driver or "none" for each in reports})
+    old = [each.name for each in reports if int((each.machine.driver or "0").split(".")[0]) < (lowest[each.name] or 0)]
+    if old:
+        advice = f"install NVIDIA driver {lowest[old[0]]} or later on {list_names(old)}: CUDA {reports[0].machine.cuda} of torch needs it"
+        yield Check(subject="NVIDIA driver", value=value, state="problem", advice=advice)
+    else:
+        yield Check(subject="NVIDIA driver", value=value)
+    faults = {each.name: each.machine.gpu_fault for each in reports if each.machine.gpu_fault}
+    if faults:
+        advice = (
+            "trials would fail there: repair it, or leave its GPUs out (ray start --num-gpus, CUDA_VISIBLE_DEVICES)"
+        )
+        yield Check(subject="GPU test", value=group_by_value(faults), state="problem", advice=advice)
+    else:
+        tested = {each.name: each.machine.gpu_test or "not run" for each in reports}
+        yield Check(subject="GPU test", value=group_by_value(tested))
 
 
 def check_collectives(reports: Sequence[NodeReport]) -> Check:

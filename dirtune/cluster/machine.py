@@ -1,8 +1,12 @@
-"""Measurement of one machine: versions, CUDA, collectives, memory, disk, limits. `dirtune.cluster.checks` rates it."""
+"""Measurement of one machine: versions, GPUs, collectives, memory, disk, limits. `dirtune.cluster.checks` rates it."""
 
+import os
 import platform
+import re
 import resource
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +17,29 @@ import torch.distributed
 
 SHARED_MEMORY = Path("/dev/shm")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+GPU_TIMEOUT = 60.0
+"""Seconds for the test of a machine's GPUs, most of which go into loading CUDA's libraries."""
+
+# The first driver of a major version of CUDA, whose minor versions all run on it (NVIDIA, "CUDA Compatibility").
+_LOWEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
+
+# In a process of its own: a fault of a GPU ends the process that found it, or never returns.
+_GPU_TEST = """
+import torch
+for number in range(torch.cuda.device_count()):
+    device = torch.device("cuda", number)
+    images = torch.randn(4, 3, 32, 32, device=device)
+    torch.nn.functional.conv2d(images, torch.randn(8, 3, 3, 3, device=device))
+    images.flatten(1) @ images.flatten(1).T
+    torch.cuda.synchronize(device)
+    free, total = (each / 2**30 for each in torch.cuda.mem_get_info(device))
+    major, minor = torch.cuda.get_device_capability(device)
+    print(f"{torch.cuda.get_device_name(device)}, capability {major}.{minor}, {free:.0f} of {total:.0f} GiB free")
+if not torch.cuda.device_count():
+    torch.cuda.init()
+    raise RuntimeError("torch finds no GPU")
+"""
 
 
 class Space(NamedTuple):
@@ -32,6 +59,12 @@ class Machine:
     """CUDA version that torch is built with, or None if torch computes on CPUs only."""
     gpus: int
     """GPUs that the NVIDIA driver has, whether Ray schedules them or not."""
+    driver: str | None = None
+    """Version of the NVIDIA driver, or None if there is none."""
+    gpu_test: str | None = None
+    """The GPUs that have computed a convolution and a matrix product; None if there are none, or one failed."""
+    gpu_fault: str | None = None
+    """Why a GPU failed."""
     collectives: tuple[str, ...]
     """Backends of torch.distributed, of gloo and nccl."""
     shared_memory: Space | None
@@ -57,10 +90,15 @@ def measure_machine(session: str | Path) -> Machine:
     backends = {}
     if torch.distributed.is_available():
         backends = {"gloo": torch.distributed.is_gloo_available(), "nccl": torch.distributed.is_nccl_available()}
+    gpus = count_driver_gpus()
+    gpu_test, gpu_fault = run_gpu_test() if gpus else (None, None)
     return Machine(
         versions=versions,
         cuda=torch.version.cuda,
-        gpus=count_driver_gpus(),
+        gpus=gpus,
+        driver=read_driver_version(),
+        gpu_test=gpu_test,
+        gpu_fault=gpu_fault,
         collectives=tuple(name for name, is_available in backends.items() if is_available),
         shared_memory=measure_space(SHARED_MEMORY),
         # Ray creates the session folder before it runs tasks.
@@ -73,6 +111,40 @@ def count_driver_gpus(folder: Path = NVIDIA_DRIVER) -> int:
     """Return the number of GPUs of the NVIDIA driver."""
     # Not by CUDA: Ray hides the GPUs from a task that has not requested any, by CUDA_VISIBLE_DEVICES.
     return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
+def read_driver_version(file: Path = DRIVER_VERSION) -> str | None:
+    """Return the version of the NVIDIA driver, or None if there is none."""
+    found = re.search(r"\s(\d+\.\d+[\d.]*)\s", file.read_text()) if file.exists() else None
+    return found[1] if found else None
+
+
+def get_lowest_driver(cuda: str) -> int | None:
+    """Return the major version of the first NVIDIA driver for a version of CUDA, or None if it is not known."""
+    return _LOWEST_DRIVERS.get(cuda.split(".")[0])
+
+
+def run_gpu_test(timeout: float = GPU_TIMEOUT) -> tuple[str | None, str | None]:
+    """Compute on every GPU of this machine; return the GPUs, or None and the reason why one failed."""
+    # Ray may hide the GPUs from this task.
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    command = [sys.executable, "-c", _GPU_TEST]
+    try:
+        ended = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"no result within {timeout:.0f} s"
+    if ended.returncode:
+        lines = [line.strip() for line in ended.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception)?: ", line)]
+        return None, lines[-1] if lines else f"the process ended with code {ended.returncode}"
+    return "; ".join(dict.fromkeys(ended.stdout.split("\n")[:-1])), None
 
 
 def measure_space(folder: Path) -> Space | None:

@@ -11,7 +11,7 @@ form depends on half of the object store of the smallest node, for each node wit
 The choice is made once, so that the arms of a sweep see one order of samples on any worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -51,13 +51,16 @@ class Blocks:
     """To Arrow tables in the object store; None if the set is read from disk."""
 
 
-def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None) -> Blocks:
+def materialize(
+    storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None, worker: Mapping[str, float] | None = None
+) -> Blocks:
     """Read a whole data set with Ray Data into the object store, decoded, encoded, or not at all, as it fits.
 
     Args:
         storage: the data root.
         manifest: of the data set.
-        budget_bytes: memory on each node; None for half of the smallest object store.
+        budget_bytes: memory on each node; None for half of the smallest object store of the nodes that hold a worker.
+        worker: resources of a worker, as Ray names them; None for one CPU.
     """
     # Importing Ray takes a second, which a process that reads from disk need not wait for.
     import ray
@@ -65,8 +68,11 @@ def materialize(storage: Storage, manifest: Manifest, *, budget_bytes: int | Non
 
     if budget_bytes is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        # A head node without CPUs has no workers, hence no blocks.
-        with_workers = [resources for resources in nodes if resources.get("CPU")] or nodes
+        # Nodes that hold no worker, such as a small head, need no blocks.
+        needs = worker or {"CPU": 1.0}
+        with_workers = [
+            resources for resources in nodes if all(resources.get(unit, 0) >= need for unit, need in needs.items())
+        ] or nodes
         budget = STORE_SHARE * min(float(resources.get("object_store_memory", 0)) for resources in with_workers)
     else:
         budget = budget_bytes

@@ -1,7 +1,7 @@
 """Memory budget of one worker for the inputs of its data set, and the memory that a process has freed.
 
-Budgets are values that the caller passes in. The default is measured once, when a worker starts: 40 % of the free memory,
-divided by the workers that share it, because a model, its gradients and its activations need the rest.
+Budgets are values that the caller passes in. The default is measured once, when a worker starts: 40 % of the free memory, on a GPU of
+the whole memory, divided by the workers that share it, because a model, its gradients and its activations need the rest.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pydantic import Field
 from dirtune.frozen import Frozen
 
 FREE_SHARE = 0.4
-"""Inputs may occupy this share of the memory that is free when a worker starts."""
+"""Inputs may occupy this share of the host's memory that is free when a worker starts, and of a GPU's whole memory."""
 
 _MEMORY_INFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -39,7 +39,8 @@ def measure_memory_budget(device: torch.device, *, sharers: int = 1, threads: in
     """Return the budget of one of `sharers` workers that start together on a GPU, or on this node for the CPU."""
     host = int(FREE_SHARE * get_free_memory(torch.device("cpu")) / sharers)
     on_gpu = device.type == "cuda"
-    on_device = int(FREE_SHARE * get_free_memory(device) / sharers) if on_gpu else host
+    # The share of a GPU does not depend on what the workers that started before have taken of it.
+    on_device = min(get_free_memory(device), int(FREE_SHARE * get_gpu_memory(device) / sharers)) if on_gpu else host
     return MemoryBudget(device_bytes=on_device, host_bytes=host, threads=threads)
 
 
@@ -66,6 +67,11 @@ def get_free_memory(device: torch.device) -> int:
     if not limit.exists() or limit.read_text().strip() == "max":
         return free
     return min(free, max(0, int(limit.read_text()) - int((_CGROUP / "memory.current").read_text())))
+
+
+def get_gpu_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU's whole memory."""
+    return torch.cuda.mem_get_info(device)[1]
 
 
 def get_peak_memory(device: torch.device) -> int:

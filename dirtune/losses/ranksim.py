@@ -115,9 +115,10 @@ def _select_one_sample_per_label(
     values, groups = labels.unique(return_inverse=True)
     lots = _draw_lots(samples.long())
     winners = lots.new_zeros(len(values)).scatter_reduce(0, groups, lots, "amin", include_self=False)
-    drawn = lots == winners[groups]
+    # Positions, and not a mask for each of the three, whose size the host would ask a GPU for each time
+    drawn = (lots == winners[groups]).nonzero().squeeze(1)
     groups, samples, embeddings = groups[drawn], samples[drawn], embeddings[drawn]
-    views = torch.bincount(groups, minlength=len(values))[:, None]
+    views = groups.new_zeros(len(values)).index_add(0, groups, torch.ones_like(groups))[:, None]
     means = embeddings.new_zeros(len(values), embeddings.shape[1]).index_add(0, groups, embeddings)
     order = samples.new_zeros(len(values)).scatter(0, groups, samples).argsort(stable=True)
     return (means / views)[order], values[order]

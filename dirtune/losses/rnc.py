@@ -140,11 +140,13 @@ def _count_ties_at_ends(sorted_values: Float[Tensor, "anchors partners"]) -> Int
     """Return the size of each set of equal values at its last entry, 0 elsewhere."""
     ends = torch.ones_like(sorted_values, dtype=torch.bool)
     ends[:, :-1] = sorted_values[:, 1:] != sorted_values[:, :-1]
-    # The last entry of a row is always an end, so that no set reaches over the rows.
-    positions = ends.flatten().nonzero().flatten()
-    sizes = torch.zeros_like(ends, dtype=torch.int64)
-    sizes.view(-1)[positions] = positions.diff(prepend=positions.new_tensor([-1]))
-    return sizes
+    # The last entry of a row is always an end, so that no set reaches over the rows. All on the device: the positions of the
+    # ends alone would have a size for which the host must wait.
+    flat = ends.flatten()
+    positions = torch.arange(len(flat), device=flat.device)
+    last = torch.where(flat, positions, -1).cummax(0).values
+    before = torch.cat([last.new_full((1,), -1), last[:-1]])
+    return torch.where(flat, positions - before, 0).view_as(ends)
 
 
 def _compute_growing_sums(

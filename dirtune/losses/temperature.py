@@ -139,7 +139,9 @@ def compute_robust_sums(
     if rho is None:
         return sums
     # An anchor without others has no loss; the clamp only keeps its logarithm finite.
-    log_others = torch.as_tensor(num_others, dtype=sums.dtype, device=sums.device).clamp(min=1).log()
+    # Filled on the device: a number that is copied there would make the host wait.
+    others = num_others if isinstance(num_others, Tensor) else sums.new_full((), num_others)
+    log_others = others.to(sums.dtype).clamp(min=1).log()
     return taus * (sums + counts * (rho - log_others))
 
 

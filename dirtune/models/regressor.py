@@ -156,6 +156,14 @@ class Regressor(nn.Module):
                 zero leaves its row unsmoothed.
         """
         embeddings = self.encoder(inputs)
+        kind = embeddings.device.type
+        # The rest is cheap, and bf16 has no numbers between 100 and 100.5. Embeddings of pixels are too large for it.
+        if embeddings.ndim == 2 and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._predict(to_at_least_float32(embeddings), label_bins)
+        return self._predict(embeddings, label_bins)
+
+    def _predict(self, embeddings: Tensor, label_bins: Int[Tensor, " batch"] | None) -> RegressorOutput:
         vectors = read = self._project(embeddings)
         if self.smoothing is not None and label_bins is not None:
             smoothed = self.smoothing(embeddings, label_bins)

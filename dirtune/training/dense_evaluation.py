@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dirtune.batch import Inputs
 from dirtune.data.cache import Split, get_rank_share
 from dirtune.manifest import Manifest
 from dirtune.metrics import PixelSums, RegionMetric, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
 from dirtune.models import dense_regressor
 from dirtune.reweighting.density import label_bins
+from dirtune.training import batch_limit
 from dirtune.training.distributed import Ranks
 
 DENSE_EVALUATION_ROWS = 32
@@ -42,7 +44,8 @@ def evaluate_dense(
     means = [torch.zeros(0, device=device)]
     start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
     model.eval()
-    for inputs in split.read(split.reading_order[start:stop].split(DENSE_EVALUATION_ROWS)):
+
+    def evaluate_part(inputs: Inputs) -> tuple[PixelSums, PixelSums, Tensor]:
         view = split.transform.apply_evaluation(inputs)
         labels = view[column]
         with torch.inference_mode():
@@ -51,12 +54,23 @@ def evaluate_dense(
         has_label = labels > 0
         truth, predicted = (each[has_label].double().cpu().numpy() for each in (labels, predictions))
         bins = label_bins(truth, label)
-        whole += sum_pixels(truth, predicted, bins, label.num_bins, own)
+        of_mask = make_empty_pixel_sums(label.num_bins, own)
         if mask is not None:
             kept = (view[mask].squeeze(1) > 0)[has_label].cpu().numpy()
-            masked += sum_pixels(truth[kept], predicted[kept], bins[kept], label.num_bins, own)
+            of_mask = sum_pixels(truth[kept], predicted[kept], bins[kept], label.num_bins, own)
         totals = torch.where(has_label, predictions, 0.0).sum(dim=(-2, -1))
-        means.append(totals / has_label.sum(dim=(-2, -1)).clamp(min=1))
+        mean = totals / has_label.sum(dim=(-2, -1)).clamp(min=1)
+        return sum_pixels(truth, predicted, bins, label.num_bins, own), of_mask, mean
+
+    limit = batch_limit.BatchLimit()
+    for inputs in split.read(split.reading_order[start:stop].split(DENSE_EVALUATION_ROWS)):
+
+        def evaluate_rows(part: slice, inputs: Inputs = inputs) -> tuple[PixelSums, PixelSums, Tensor]:
+            return evaluate_part(batch_limit.select_part(inputs, part))
+
+        for parts in limit.map_parts(evaluate_rows, batch_limit.count_rows(inputs)):
+            whole, masked = whole + parts[0], masked + parts[1]
+            means.append(parts[2])
     as_read = ranks.gather(torch.cat(means))
     by_row = as_read[split.reading_order.argsort().to(as_read.device)]
     metrics = compute_pixel_metrics(_sum_over_ranks(whole, ranks, device), regions)

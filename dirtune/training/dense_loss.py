@@ -76,11 +76,12 @@ class DenseLoss(TrainingLoss):
         parts = {}
         if self.regression is not None:
             of_regression = slice(0, 1 if self.first_view_is_apart else None)
-            is_labeled = bins[of_regression] >= 0
+            # The only wait of a step for the device: how many pixels have a label decides the sizes that follow.
+            labeled = (bins[of_regression] >= 0).flatten().nonzero().squeeze(1)
             parts[REGRESSION] = self.get_part(REGRESSION)(
-                predictions[of_regression][is_labeled] / self.label_scale,
-                labels[of_regression][is_labeled] / self.label_scale,
-                weights[of_regression][is_labeled],
+                predictions[of_regression].flatten()[labeled] / self.label_scale,
+                labels[of_regression].flatten()[labeled] / self.label_scale,
+                weights[of_regression].flatten()[labeled],
             )
         # Without terms the embeddings, which are large, need not be gathered.
         if self.terms:

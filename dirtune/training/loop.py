@@ -63,12 +63,17 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
         with memory.name_batch_on_out_of_memory(training, means):
             for loss in _run_part(training, model, sample_weights, part, shares):
                 means.add(loss)
+        numerics.equalize_buffers(training.model, training.ranks)
         # Before validation, so that the best weights include the statistics of their own epoch.
         if part.ends_pass and _smooths_features(training):
             started = time.perf_counter()
-            smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
+            with memory.name_phase_on_out_of_memory(training, "feature smoothing", epoch):
+                smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
             training.seconds.train += time.perf_counter() - started
+    # The host has run ahead of a GPU: the rest of its steps is training, too.
+    started = time.perf_counter()
     values = means.compute() | training.loss.get_learned_values()
+    training.seconds.train += time.perf_counter() - started
     values = {f"train/{name}": value for name, value in values.items()}
     values["learning_rate"] = training.stage.compute_learning_rate(epoch)
     if training.stage.trains_predictor:
@@ -201,7 +206,8 @@ def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
 
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
-    predictions, rows = evaluation.evaluate(training, "val")
+    with memory.name_phase_on_out_of_memory(training, "validation", training.epoch + 1):
+        predictions, rows = evaluation.evaluate(training, "val")
     if not np.isfinite(predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
         raise NonFiniteLoss("predictions", training.epoch + 1, training.passes.steps_per_epoch)

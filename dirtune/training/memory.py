@@ -12,9 +12,7 @@ import torch
 from dirtune.errors import OutOfMemory
 from dirtune.recipe import Recipe
 from dirtune.training import objective, state
-
-NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
-"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
+from dirtune.training.batch_limit import is_out_of_memory
 
 _ALLOCATION = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 _GIB = 2**30
@@ -41,23 +39,42 @@ def name_batch_on_out_of_memory(training: state.Training, means: objective.LossM
         rows = training.passes.count_rows_of_step(means.epoch, step)
         batch = format_batch(training.stage.recipe, rows=rows, views=training.stage.recipe.views.count)
         advice = suggest_accumulation(training.stage.recipe, workers=training.ranks.world)
-        allocation = _ALLOCATION.search(str(error))
-        requested = f", {allocation[1]} requested" if allocation else ""
-        reserved, device = "", training.data.device
-        if device.type == "cuda":
-            total = torch.cuda.get_device_properties(device).total_memory / _GIB
-            of_process = torch.cuda.memory_reserved(device) / _GIB
-            reserved = f"; this process has reserved {of_process:.1f} of the GPU's {total:.1f} GiB"
-        raise OutOfMemory(f"{place}: {batch}{requested}{reserved}; {advice}", means.epoch) from error
+        raise OutOfMemory(f"{place}: {batch}{_format_memory(training, error)}; {advice}", means.epoch) from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error means that the GPU or the host ran out of memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # Other subclasses may quote any text; AcceleratorError is raised by torch for errors of CUDA itself.
-    is_plain = type(error) is RuntimeError or isinstance(error, torch.AcceleratorError)
-    return is_plain and NO_MEMORY.search(str(error)) is not None
+@contextmanager
+def name_phase_on_out_of_memory(training: state.Training, phase: str, epoch: int) -> Iterator[None]:
+    """Convert an out-of-memory error outside of training steps to one that names its phase.
+
+    Args:
+        training: the run.
+        phase: such as "validation".
+        epoch: of the phase.
+
+    Raises:
+        OutOfMemory: memory ran out.
+    """
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        advice = "evaluation takes as few rows at a time as it must, so only a smaller model or more memory helps"
+        message = f"out of memory in the {phase} of epoch {epoch}{_format_memory(training, error)}; {advice}"
+        raise OutOfMemory(message, epoch) from error
+
+
+def _format_memory(training: state.Training, error: BaseException) -> str:
+    """Format the memory that an error asked for and that this process has, as the middle of a sentence."""
+    allocation, device = _ALLOCATION.search(str(error)), training.data.device
+    requested = f", {allocation[1]} requested" if allocation else ""
+    if device.type != "cuda":
+        return requested
+    total = torch.cuda.get_device_properties(device).total_memory / _GIB
+    of_process = torch.cuda.memory_reserved(device) / _GIB
+    return f"{requested}; this process has reserved {of_process:.1f} of the GPU's {total:.1f} GiB"
 
 
 def format_batch(recipe: Recipe, *, rows: int, views: int) -> str:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -89,6 +90,9 @@ def prepare_model(model: Regressor, recipe: Recipe, device: torch.device, ranks:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        # cuDNN times its algorithms for each new size of a batch, and keeps the fastest.
+        torch.backends.cudnn.benchmark = True
     return model.to(device)
 
 
@@ -106,6 +110,18 @@ def wrap_for_steps(model: Regressor, recipe: Recipe, ranks: Ranks) -> nn.Module:
     # The parameters that take part in the loss depend on arm and stage, never on the step. With torch's static graph,
     # however, gradients that a micro-batch leaves unreduced are silently lost from the second step on.
     return DistributedDataParallel(wrapped, static_graph=recipe.accumulation == 1)
+
+
+def equalize_buffers(model: nn.Module, ranks: Ranks) -> None:
+    """Give all ranks the floating-point buffers of the first: the running statistics of batch normalization.
+
+    `DistributedDataParallel` does so before each forward pass. After the last step of an epoch they would differ, and with them
+    the models that the ranks evaluate; a resumed group has those of the first rank.
+    """
+    if ranks.world > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.broadcast(buffer, src=0)
 
 
 class SeparateForwards(nn.Module):

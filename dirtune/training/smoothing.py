@@ -15,8 +15,10 @@ from operator import add
 
 import torch
 
-from dirtune.data.cache import Split, get_rank_share
+from dirtune.batch import Inputs
+from dirtune.data.cache import Rows, Split, get_rank_share
 from dirtune.models import fds, regressor
+from dirtune.training import batch_limit
 from dirtune.training.distributed import Ranks
 from dirtune.training.task import Task
 
@@ -38,10 +40,16 @@ def update_smoothing(model: regressor.Regressor, split: Split, ranks: Ranks, tas
     # In the reading order, so that a streamed split is read one row group after the other.
     start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
     batches = split.reading_order[start:stop].split(task.statistics_rows)
-    statistics = model.smoothing.make_empty_statistics()
+    statistics, collect = model.smoothing.make_empty_statistics(), model.smoothing.compute_statistics
+    limit = batch_limit.BatchLimit()
     with torch.no_grad():
         for rows, inputs in zip(batches, split.read(batches), strict=True):
-            statistics += model.smoothing.compute_statistics(*task.embed_inputs(model, split, rows, inputs))
+
+            def compute(part: slice, rows: Rows = rows, inputs: Inputs = inputs) -> fds.BinStatistics:
+                embedded = task.embed_inputs(model, split, rows[part], batch_limit.select_part(inputs, part))
+                return collect(*embedded)
+
+            statistics = reduce(add, limit.map_parts(compute, len(rows)), statistics)
     # Statistics of a rank have one shape, also without rows, so that one gather for each part is enough.
     by_rank = [ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)]
     merged = reduce(add, (fds.BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))

@@ -28,7 +28,7 @@ from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region
 from dirtune.models import build, dense_regressor
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.reweighting import Reweighting
-from dirtune.training import dense_evaluation, dense_loss, distributed, objective, stages
+from dirtune.training import batch_limit, dense_evaluation, dense_loss, distributed, objective, stages
 
 DENSE_TERMS = ("conr",)
 """The terms that are defined for per-pixel labels."""
@@ -110,10 +110,15 @@ class Task(ABC):
         start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
         model.eval()
         with torch.inference_mode():
-            parts = [
-                select(model(split.transform.apply_evaluation(inputs)))
-                for inputs in split.read(order[start:stop].split(self.evaluation_rows))
-            ]
+            parts: list[Tensor] = []
+            limit = batch_limit.BatchLimit()
+            for inputs in split.read(order[start:stop].split(self.evaluation_rows)):
+
+                def compute(part: slice, inputs: Inputs = inputs) -> Tensor:
+                    view = split.transform.apply_evaluation(batch_limit.select_part(inputs, part))
+                    return select(model(view))
+
+                parts += limit.map_parts(compute, batch_limit.count_rows(inputs))
             as_read = ranks.gather(torch.cat(parts))
             return as_read[order.argsort().to(as_read.device)]
 

@@ -28,11 +28,13 @@ from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
-from dirtune.training import checkpoint, distributed, kept_model, loop
+from dirtune.training import checkpoint, distributed, kept_model, loop, memory
 from dirtune.training.evaluation import evaluate_last_and_best
 from dirtune.training.state import begin_training
 
 CONFIG = "config.json"
+CHECKPOINT_COSTS = 50
+"""Smallest time between two checkpoints, as a multiple of what the last one took: at most 2 % of a trial go into them."""
 TRACEBACK = "traceback.txt"
 """Traceback of a failed trial, next to its `config.json`."""
 
@@ -150,7 +152,7 @@ class TrialRun:
         self._overhead = 0.0
         self._started_at = datetime.now(UTC).isoformat()
         self._checkpoint_seconds = checkpoint_seconds
-        self._checkpointed_at = time.perf_counter()
+        self._checkpointed_at, self._checkpoint_cost = time.perf_counter(), 0.0
         # A worker runs many trials in one process; the recorded peak is this trial's alone.
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
@@ -184,8 +186,10 @@ class TrialRun:
 
     def write_checkpoint(self) -> None:
         """Write the checkpoint from which the trial resumes; call on rank 0, after an epoch."""
+        started = time.perf_counter()
         checkpoint.save_checkpoint(self._folder, self._state())
         self._checkpointed_at = time.perf_counter()
+        self._checkpoint_cost = self._checkpointed_at - started
 
     def _state(self) -> dict[str, Any]:
         return {"training": self.training.get_state(), "overhead": self._overhead, "started_at": self._started_at}
@@ -204,13 +208,20 @@ class TrialRun:
             return
         self._folder.write(PROGRESS, _to_json(vars(self._make_progress())))
         # The progress is small and written after every epoch; a checkpoint may be hundreds of megabytes.
-        if time.perf_counter() - self._checkpointed_at >= self._checkpoint_seconds:
+        if time.perf_counter() - self._checkpointed_at >= self._get_checkpoint_interval():
             self.write_checkpoint()
+
+    def _get_checkpoint_interval(self) -> float:
+        # Asked for after every epoch, it is written after every epoch, whatever it costs.
+        return (
+            max(self._checkpoint_seconds, CHECKPOINT_COSTS * self._checkpoint_cost) if self._checkpoint_seconds else 0.0
+        )
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
         # Rank 0 alone records, but every rank evaluates its share.
-        evaluation = evaluate_last_and_best(self.training, representations=self.representations)
+        with memory.name_phase_on_out_of_memory(self.training, "final evaluation", self.training.epoch):
+            evaluation = evaluate_last_and_best(self.training, representations=self.representations)
         self.training.seconds.eval += time.perf_counter() - started
         self._count_overhead(spent_before)
         # Before the record: a recorded trial has its model. The evaluation has left the best weights in it.

@@ -49,6 +49,9 @@ class View:
     def report_worker_loss(self, job: TrialJob, reason: str) -> None:
         """Show that a trial has lost its worker and waits for another one."""
 
+    def report_set_aside(self, gpu: str) -> None:
+        """Show that a GPU keeps failing and gets no more trials of this sweep."""
+
     def report_new_trials(self, jobs: Sequence[TrialJob]) -> None:
         """Show the trials of further seeds that a sequential study has added."""
 

@@ -20,6 +20,8 @@ def make_machine(**changes: Any) -> Machine:
     usual: dict[str, Any] = {
         "versions": VERSIONS,
         "cuda": "13.0",
+        "driver": "580.65.06",
+        "gpu_test": "GPU, capability 9.0, 79 of 80 GiB free",
         "gpus": 0,
         "collectives": ("gloo", "nccl"),
         "shared_memory": Space(8 * GIB, 8 * GIB),
@@ -43,6 +45,8 @@ def test_a_good_cluster_has_one_check_per_subject_and_no_advice() -> None:
         "Python",
         "Ray",
         "torch",
+        "NVIDIA driver",
+        "GPU test",
         "CPUs",
         "GPUs",
         "CUDA build",
@@ -63,6 +67,7 @@ def test_every_check_that_is_not_ok_has_advice() -> None:
         clock_skew=100.0,
         gpus=2,
         cuda=None,
+        gpu_fault="RuntimeError: CUDA error",
         collectives=(),
         shared_memory=None,
         disk=Space(0, GIB),
@@ -161,3 +166,15 @@ def test_a_common_value_is_shown_once_and_different_ones_by_node() -> None:
 def test_nodes_after_the_fourth_are_counted() -> None:
     assert checks.list_names(["a", "b"]) == "a, b"
     assert checks.list_names(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
+
+
+def test_a_driver_that_is_older_than_cuda_and_a_gpu_that_fails_are_problems_with_their_nodes() -> None:
+    good = make_report("a", node=Node(8, 1), gpus=1)
+    old = make_report("b", node=Node(8, 1), gpus=1, driver="570.124", gpu_test=None, gpu_fault="RuntimeError: too old")
+    driver, test = checks.check_gpu_function([good, old, make_report("c", driver=None)])
+    assert (driver.state, test.state) == ("problem", "problem")
+    assert driver.value == "580.65.06 on a; 570.124 on b"
+    assert driver.advice == "install NVIDIA driver 580 or later on b: CUDA 13.0 of torch needs it"
+    assert test.value == "RuntimeError: too old"
+    assert [each.state for each in checks.check_gpu_function([good])] == ["ok", "ok"]
+    assert list(checks.check_gpu_function([make_report()])) == []

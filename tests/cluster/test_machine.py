@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import shutil
 from pathlib import Path
 
+import pytest
 import ray
 import torch
 
-from dirtune.cluster.machine import Machine, Space, count_driver_gpus, measure_machine, measure_space
+from dirtune.cluster.machine import (
+    Machine,
+    Space,
+    count_driver_gpus,
+    get_lowest_driver,
+    measure_machine,
+    measure_space,
+    read_driver_version,
+    run_gpu_test,
+)
 
 
 def test_a_machine_has_the_properties_of_its_system_and_libraries(tmp_path: Path) -> None:
@@ -38,3 +49,20 @@ def test_a_missing_folder_has_no_space(tmp_path: Path) -> None:
     found = measure_space(tmp_path)
     assert isinstance(found, Space)
     assert 0 < found.free <= found.total
+
+
+def test_the_version_of_the_driver_is_that_of_its_kernel_module(tmp_path: Path) -> None:
+    file = tmp_path / "version"
+    assert read_driver_version(file) is None
+    file.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 13.3\n"
+    )
+    assert read_driver_version(file) == "580.65.06"
+    assert [get_lowest_driver(cuda) for cuda in ("12.4", "13.2", "")] == [525, 580, None]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a GPU")
+def test_the_test_of_the_gpus_says_why_there_is_none() -> None:
+    found, fault = run_gpu_test()
+    assert found is None
+    assert re.match(r"(RuntimeError|AssertionError): .*(NVIDIA|CUDA)", str(fault))

@@ -73,6 +73,17 @@ def test_workers_that_start_together_share_the_free_memory() -> None:
     assert measure_memory_budget(torch.device("cpu"), threads=3).threads == 3
 
 
+def test_the_share_of_a_gpu_does_not_depend_on_the_workers_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, cuda = [40, 26, 12, 2], torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 40))
+    shares = []
+    while free:
+        shares.append(measure_memory_budget(cuda, sharers=4).device_bytes)
+        free.pop(0)
+    # What is not free cannot be taken.
+    assert shares == [4, 4, 4, 2]
+
+
 def test_the_peak_memory_of_the_process_never_decreases() -> None:
     before = get_peak_memory(CPU)
     # 1 GiB

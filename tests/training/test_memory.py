@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from dirtune.batch import Batch
+from dirtune.batch import Batch, Inputs
 from dirtune.data.cache import ResidentData
 from dirtune.errors import OutOfMemory
+from dirtune.io.storage import Storage
 from dirtune.models.regressor import RegressorOutput
 from dirtune.recipe import Recipe
+from dirtune.training.batch_limit import BatchLimit, is_out_of_memory
 from dirtune.training.distributed import Ranks
+from dirtune.training.evaluation import evaluate_last_and_best, predict
 from dirtune.training.loop import run_epochs
-from dirtune.training.memory import is_out_of_memory, suggest_accumulation
+from dirtune.training.memory import suggest_accumulation
 from dirtune.training.objective import Loss, TrainingLoss
 from dirtune.training.state import begin_training
-from tests.training.runs import Configure
+from dirtune.training.trial import TrialRun
+from tests.training.runs import Configure, job_of
 
 VIEWS = {"count": 2, "augmentation": "none"}
 Provoke = Callable[[Callable[[Batch], bool]], None]
@@ -100,3 +106,87 @@ def test_out_of_memory_errors_have_one_of_these_forms() -> None:
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(ValueError("out of memory, says a value"))
     assert not is_out_of_memory(NotImplementedError("no kernel for out of memory tensors"))
+
+
+@pytest.fixture
+def eval_rows(configuration: Configure, toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lets the encoder, in evaluation mode, ask torch for four petabytes for more rows than the first number of this list."""
+    kind = type(begin_training(configuration(), toy).model.encoder)
+    usual, most = kind.forward, [1000]
+
+    def forward(self: nn.Module, inputs: Inputs) -> Tensor:
+        if not self.training and len(inputs["vector"]) > most[0]:
+            torch.empty(10**15)
+        result: Tensor = usual(self, inputs)
+        return result
+
+    monkeypatch.setattr(kind, "forward", forward)
+    return most
+
+
+def test_an_evaluation_batch_that_does_not_fit_is_halved_with_the_same_results(
+    configuration: Configure, toy: ResidentData, eval_rows: list[int]
+) -> None:
+    config = configuration(reweighting={"fds": {}}, recipe={"epochs": 3})
+
+    def run() -> tuple[list[dict[str, float]], torch.Tensor, list[dict[str, object]]]:
+        training = begin_training(config, toy)
+        list(run_epochs(training))
+        predictions = torch.from_numpy(predict(training, "test"))
+        return training.history, predictions, evaluate_last_and_best(training, representations=4).metrics
+
+    history, predictions, metrics = run()
+    eval_rows[0] = 7
+    again = run()
+    assert [list(epoch.values()) for epoch in again[0]] == [pytest.approx(list(epoch.values())) for epoch in history]
+    torch.testing.assert_close(again[1], predictions)
+    assert [row["value"] for row in again[2]] == pytest.approx([row["value"] for row in metrics], nan_ok=True)
+
+
+@pytest.mark.parametrize(("fds", "phase"), [(None, "validation"), ({}, "feature smoothing")])
+def test_a_phase_in_which_not_even_one_row_fits_is_named(
+    configuration: Configure, toy: ResidentData, eval_rows: list[int], fds: dict[str, object] | None, phase: str
+) -> None:
+    training = begin_training(configuration(reweighting={"fds": fds}), toy)
+    epochs = run_epochs(training)
+    next(epochs)
+    eval_rows[0] = 0
+    with pytest.raises(
+        OutOfMemory, match=rf"^out of memory in the {phase} of epoch 2, 4000000000000000 bytes req"
+    ) as caught:
+        next(epochs)
+    assert caught.value.epoch == 2
+
+
+def test_a_final_evaluation_without_memory_is_named(
+    configuration: Configure, toy: ResidentData, eval_rows: list[int], tmp_path: Path
+) -> None:
+    config = configuration(recipe={"epochs": 1})
+    trial = TrialRun(job_of(config, toy), toy, Storage.open(tmp_path))
+    next(run_epochs(trial.training))
+    eval_rows[0] = 0
+    with pytest.raises(OutOfMemory, match=r"^out of memory in the final evaluation of epoch 1, "):
+        trial.step()
+
+
+def test_parts_of_a_batch_cover_its_rows_once_and_other_errors_pass() -> None:
+    limit, seen = BatchLimit(), list[slice]()
+
+    def take(part: slice) -> range:
+        if part.stop - part.start > 3:
+            raise RuntimeError("CUDA out of memory")
+        seen.append(part)
+        return range(part.start, part.stop)
+
+    assert [row for part in limit.map_parts(take, 10) for row in part] == list(range(10))
+    assert max(part.stop - part.start for part in seen) == limit.rows == 2
+    # The next batch starts with what has fitted.
+    seen.clear()
+    assert len(limit.map_parts(take, 5)) == len(seen) == 3
+    assert limit.map_parts(take, 0) == [range(0)]
+
+    def fail(part: slice) -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        limit.map_parts(fail, 4)

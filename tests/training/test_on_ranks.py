@@ -168,10 +168,30 @@ def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[st
     }
 
 
+def normalized_trials(ranks: Ranks, data: ResidentData, job: TrialJob, folder: str) -> dict[str, Any]:
+    """A trial with batch normalization, whole and interrupted after its first epoch."""
+    found = {}
+    for name, steps in (("whole", 0), ("interrupted", 1)):
+        study = Storage.open(f"{folder}/normalized_{name}")
+        if steps:
+            TrialRun(job, data, study, ranks=ranks).step()
+            dist.barrier()
+        trial = TrialRun(job, data, study, ranks=ranks)
+        assert trial.training.epoch == steps
+        while len(trial.training.history) < job.config.epochs_planned - 1:
+            trial.step()
+        buffers = {key: buffer.clone() for key, buffer in trial.training.model.named_buffers()}
+        finish(trial)
+        predictions = torch.from_numpy(predict(trial.training, "test"))
+        found[name] = {"buffers": buffers, "weights": weights_of(trial.training) | {"predictions": predictions}}
+    return found
+
+
 def on_this_rank(rank: int, world: int, data: ResidentData, runs: Runs, jobs: Jobs, folder: str) -> dict[str, Any]:
     return {
         "runs": {name: outcome(rank, world, *run) for name, run in runs.items()},
         "trials": trials(Ranks(rank, world), data, jobs, folder),
+        "normalized": normalized_trials(Ranks(rank, world), data, jobs["normalized"], folder),
     }
 
 
@@ -188,7 +208,16 @@ def jobs(configuration: Configure, toy: ResidentData) -> Jobs:
     model = {"encoder": {"dropout": 0.3}, "projection_dim": 4}
     scheme = {"name": "rrt", "epochs": 2}
     whole = configuration(terms=TERMS, model=model, recipe={"batch_size": 67, "epochs": 2}, scheme=scheme)
-    return {"whole": job_of(whole, toy), "exploding": job_of(configuration(recipe=EXPLODING), toy)}
+    normalized = configuration(
+        data={"fraction": 0.2},
+        model={"encoder": {"name": "resnet18"}},
+        recipe={"batch_size": 20, "epochs": 3, "last_batch": "drop"},
+    )
+    return {
+        "whole": job_of(whole, toy),
+        "normalized": job_of(normalized, toy),
+        "exploding": job_of(configuration(recipe=EXPLODING), toy),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +270,21 @@ def test_an_interrupted_group_ends_bitwise_as_an_uninterrupted_one(
     # The other trial's configuration columns stand there, too.
     assert alone.pop("trials")[0].items() <= resumed.pop("trials")[0].items()
     assert resumed == alone
+
+
+def test_ranks_evaluate_one_model_after_every_epoch_and_resume_exactly_with_batch_normalization(
+    results: list[dict[str, Any]], folder: Path
+) -> None:
+    expected = results[0]["normalized"]["whole"]
+    assert any(name.endswith("running_mean") for name in expected["buffers"])
+    for result in results:
+        for found in result["normalized"].values():
+            assert same(found["buffers"], expected["buffers"])
+            assert same(found["weights"], expected["weights"])
+    whole, interrupted = (
+        lasting(tables(Storage.open(folder / f"normalized_{each}"))) for each in ("whole", "interrupted")
+    )
+    assert interrupted == whole
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial_on_all_ranks(

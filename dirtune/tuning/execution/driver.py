@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from dirtune.data.memory_budget import count_sharers
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records import schema, store
 from dirtune.training.trial import TRACEBACK, TrialJob, get_trial_folder, read_progress, remove_temporary_files
 from dirtune.tuning.execution import failures, worker
+from dirtune.tuning.execution.device_faults import FAULTS_TO_SET_ASIDE, GpuPlace
 from dirtune.tuning.execution.storage_failure import capture_storage_errors
 from dirtune.tuning.folder import models, reconcile, records, retry, stop_request
 from dirtune.tuning.folder.jobs import JobMaker
@@ -55,7 +57,11 @@ class Driver:
     """Start of every trial that was handed out and has not ended."""
     _on_worker: set[str] = field(default_factory=set)
     """Those of these trials that have a worker."""
+    device_faults: dict[GpuPlace, int] = field(default_factory=dict)
+    """Faults of GPUs since the last epoch on them."""
     _crashes_in_a_row: int = 0
+    _working_gpus: set[GpuPlace] = field(default_factory=set)
+    _set_aside: set[GpuPlace] = field(default_factory=set)
     _lock_checked_at: float = float("-inf")
 
     def __post_init__(self) -> None:
@@ -65,6 +71,11 @@ class Driver:
     def is_finished(self) -> bool:
         """True if no trial is started any more: the queue is empty, the sweep stops, or trials fail one after another."""
         has_to_stop = self.stop.reason is not None or self.storage_failure is not None
+        # A GPU that fails on and on must not use up the trials, whatever the other ones do.
+        limit = FAULTS_TO_SET_ASIDE + CRASHES_TO_STOP * count_sharers(
+            cpus=1, gpus=self.folder.study.resources.gpus or 1
+        )
+        has_to_stop = has_to_stop or max(self.device_faults.values(), default=0) >= limit
         return self.queue.is_empty or has_to_stop or self._crashes_in_a_row >= CRASHES_TO_STOP
 
     @property
@@ -105,12 +116,29 @@ class Driver:
     def on_worker_lost(self, job: TrialJob, error: BaseException) -> None:
         """Handle that a trial has lost its worker and waits for another one."""
         self._on_worker.discard(job.trial_id)
+        self._count_device_fault(error)
         self.view.report_worker_loss(job, failures.get_reason(error))
+
+    def find_gpus_to_set_aside(self) -> list[GpuPlace]:
+        """Return GPUs that keep failing while others work, each once."""
+        found = [
+            place
+            for place, faults in self.device_faults.items()
+            # The last GPU is no use to anyone if it is held.
+            if faults >= FAULTS_TO_SET_ASIDE and place not in self._set_aside and self._working_gpus - {place}
+        ]
+        for place in found:
+            self._set_aside.add(place)
+            self.view.report_set_aside(str(place))
+        return found
 
     @capture_storage_errors
     def on_epoch_ended(self, job: TrialJob, result: worker.StepResult) -> None:
         """Handle the result of an epoch."""
         self._crashes_in_a_row = 0
+        if result.place is not None:
+            self.device_faults.pop(result.place, None)
+            self._working_gpus.add(result.place)
         self.queue.report(job, result.epoch, result.objective)
         self.view.report_epoch(job, result.epoch, result.objective)
 
@@ -165,6 +193,7 @@ class Driver:
             self.queue.mark_lost(job)
         self.crashed[job.trial_id] = str(record.trial["error"])
         self._crashes_in_a_row += 1
+        self._count_device_fault(error)
         self._finish(job, records.TrialOutcome(status="failed", objective=None))
 
     def summarize(self, plan: Plan, *, reused: int, orphaned: int) -> SweepSummary:
@@ -193,6 +222,13 @@ class Driver:
         check()
         if self.stop.reason is not None and not was_requested:
             self.view.report_stop(self.stop.reason)
+
+    def _count_device_fault(self, error: BaseException) -> None:
+        fault = failures.find_device_fault(error)
+        # A failed check of a kernel's own code says nothing about the GPU.
+        if fault is not None and not fault.is_of_code:
+            self.device_faults[fault.place] = self.device_faults.get(fault.place, 0) + 1
+            self._working_gpus.discard(fault.place)
 
     def _finish(self, job: TrialJob, outcome: records.TrialOutcome) -> None:
         self._release(job)

@@ -4,7 +4,7 @@
 |------------------|---------------------------------------------------------------------|---------------------|
 | `nan`            | a term of the loss was not finite                                   | over                |
 | `out_of_memory`  | no memory on the GPU or the host, or killed by Ray's memory monitor | from the checkpoint |
-| `infrastructure` | a process or node died, a disk or the network failed                | from the checkpoint |
+| `infrastructure` | a process, node or GPU failed, or a disk or the network              | from the checkpoint |
 | `code`           | any other exception                                                 | over                |
 
 Of an exception that has crossed processes remain its type, its text, and what Ray has wrapped around it. The class follows
@@ -26,8 +26,10 @@ from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFa
 from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.results.records.schema import ErrorClass, TrialRecord
 from dirtune.training import stages
-from dirtune.training.memory import NO_MEMORY, format_batch, is_out_of_memory, suggest_accumulation
+from dirtune.training.batch_limit import NO_MEMORY, is_out_of_memory
+from dirtune.training.memory import format_batch, suggest_accumulation
 from dirtune.training.trial import Progress, TrialJob
+from dirtune.tuning.execution import device_faults
 
 _LOST_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 
@@ -67,6 +69,11 @@ def get_final_failure(error: BaseException) -> CodeError | OutOfMemory | None:
     cause = next((each for each in _iter_causes(error) if isinstance(each, OutOfMemory)), None)
     # A new error: the raised one holds the frames that it came through, and these hold the tensors that filled the memory.
     return None if cause is None else OutOfMemory(cause.message, cause.epoch)
+
+
+def find_device_fault(error: BaseException) -> device_faults.DeviceFault | None:
+    """Return the fault of a GPU that ended a trial, or None if something else did."""
+    return next((cause for cause in _iter_causes(error) if isinstance(cause, device_faults.DeviceFault)), None)
 
 
 def find_memory_failure(
@@ -153,6 +160,8 @@ def _classify_cause(error: BaseException) -> ErrorClass:
         return "nan"
     if isinstance(error, OutOfMemory | OutOfMemoryError) or is_out_of_memory(error):
         return "out_of_memory"
+    if isinstance(error, device_faults.DeviceFault):
+        return "code" if error.is_of_code else "infrastructure"
     # The error of a process that died has Ray's type, and only its text names the memory monitor.
     if isinstance(error, RayError) and NO_MEMORY.search(str(error)):
         return "out_of_memory"

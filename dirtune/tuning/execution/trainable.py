@@ -41,8 +41,8 @@ class TrialWorker(tune.Trainable):
             result = worker.step()
         except Exception as error:
             failure = failures.get_final_failure(error)
-            if failure is None:
-                # Tune retries the trial on another worker.
+            if failure is None or failures.find_device_fault(error) is not None:
+                # Tune ends this process and retries the trial on another worker.
                 raise
         else:
             return {"done": result.has_ended, RESULT: result}

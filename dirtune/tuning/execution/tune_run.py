@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from dirtune.data.blocks import Blocks
 from dirtune.process import restore_handlers, set_environment, silence_loggers
 from dirtune.training.trial import TrialJob
-from dirtune.tuning.execution import ray_workarounds, scheduler, worker
+from dirtune.tuning.execution import device_faults, ray_workarounds, scheduler, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
 from dirtune.tuning.execution.trainable import JOB, RESULT, TrialWorker
@@ -85,8 +85,7 @@ def run_with_tune(driver: Driver, settings: worker.WorkerSettings, blocks: Block
         except KeyboardInterrupt:
             callback.kill_workers()
             raise
-        if groups is not None:
-            groups.release_all()
+        callback.release_all()
 
 
 class _QueueSearcher(Searcher):
@@ -119,6 +118,7 @@ class _DriverCallback(tune.Callback):
         self, driver: Driver, concurrency: Concurrency, groups: ray_workarounds.GroupReservations | None
     ) -> None:
         self._driver, self._concurrency, self._groups = driver, concurrency, groups
+        self._holds = device_faults.GpuHolds()
         self._trials: list[Trial] = []
         # By Tune's trial id; without those that have ended
         self._jobs: dict[str, TrialJob] = {}
@@ -130,6 +130,11 @@ class _DriverCallback(tune.Callback):
         for trial in self._trials:
             if (actor := trial.temporary_state.ray_actor) is not None:
                 ray.kill(actor)
+        self.release_all()
+
+    def release_all(self) -> None:
+        """Release the reservations of groups and the GPUs that were set aside."""
+        self._holds.release_all()
         if self._groups is not None:
             self._groups.release_all()
 
@@ -140,6 +145,8 @@ class _DriverCallback(tune.Callback):
             metadata = trial.run_metadata
             metadata.last_result, metadata.metric_analysis, metadata.metric_n_steps = {}, {}, {}
         self._ended.clear()
+        for place in self._driver.find_gpus_to_set_aside():
+            self._holds.hold(place)
         self._driver.concurrency = self._concurrency.update()
         self._driver.check_stop()
 

@@ -20,8 +20,12 @@ from dirtune.results.records.schema import Status
 from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.tuning.execution import device_faults
 from dirtune.tuning.execution.failures import CodeError
 from dirtune.tuning.folder.stop_request import is_stop_requested
+
+FENCE = 0.95
+"""Part of a trial's share of a GPU that its tensors may occupy; CUDA itself takes the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class StepResult:
     """The sweep ends; the trial has a checkpoint, from which `resume` continues it."""
     failure: CodeError | OutOfMemory | None = None
     """Error that would end the trial on any worker; the driver records it."""
+    place: device_faults.GpuPlace | None = None
+    """GPU on which the epoch ran; None on CPUs."""
     reservation: str | None = None
     """Placement group of a resident group; None for a worker inside its Tune actor."""
 
@@ -98,7 +104,7 @@ class ResidentWorker:
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         torch.set_num_threads(settings.cpus)
-        self._settings, self._ranks = settings, ranks
+        self._settings, self._ranks, self._device = settings, ranks, device
         keep_freed_memory()
         budget = settings.budget or measure_memory_budget(
             device, sharers=count_sharers(cpus=settings.cpus, gpus=settings.gpus), threads=settings.cpus
@@ -112,27 +118,34 @@ class ResidentWorker:
         # The memory of the trial before must be free before the next model is built.
         self._running = None
         check_same_sources(job, self._settings.manifest)
-        self._running = TrialRun(
-            job,
-            self._data,
-            self._settings.study,
-            ranks=self._ranks,
-            idle_since=self._idle_since,
-            checkpoint_seconds=self._settings.checkpoint_seconds,
-            vocabulary=self._settings.vocabulary,
-            representations=self._settings.representations,
-            contract=self._settings.get_contract(job),
-        )
+        with device_faults.name_device_faults(has_gpu=bool(self._settings.gpus)):
+            device_faults.check_device(self._device)
+            self._running = TrialRun(
+                job,
+                self._data,
+                self._settings.study,
+                ranks=self._ranks,
+                idle_since=self._idle_since,
+                checkpoint_seconds=self._settings.checkpoint_seconds,
+                vocabulary=self._settings.vocabulary,
+                representations=self._settings.representations,
+                contract=self._settings.get_contract(job),
+            )
 
     def step(self) -> StepResult:
         """Run one epoch of the current trial; hand the trial back, with a checkpoint, if a stop was requested."""
         trial = self._running
         assert trial is not None, "a trial is started before its first step"
-        values, training = trial.step(), trial.training
+        with device_faults.name_device_faults(has_gpu=bool(self._settings.gpus)):
+            values = trial.step()
+        training = trial.training
         # Rank 0 alone decides, or ranks that look at different moments would disagree.
         handed_back = self._ranks.is_first and trial.status is None and is_stop_requested(self._settings.study)
         if handed_back:
             trial.write_checkpoint()
+        if trial.status is not None and 0 < self._settings.gpus < 1:
+            # For the trials beside it
+            torch.cuda.empty_cache()
         self._idle_since = time.perf_counter()
         return StepResult(
             trial_id=trial.job.trial_id,
@@ -141,6 +154,7 @@ class ResidentWorker:
             best_objective=training.best_objective,
             status=trial.status,
             handed_back=handed_back,
+            place=device_faults.get_place() if self._settings.gpus else None,
         )
 
     def close(self) -> None:
@@ -159,5 +173,16 @@ def check_same_sources(job: TrialJob, manifest: Manifest) -> None:
 
 
 def get_local_device(gpus: float) -> torch.device:
-    """Return the device of a worker for which Ray has reserved `gpus` GPUs."""
-    return torch.device("cuda", torch.cuda.current_device()) if gpus else torch.device("cpu")
+    """Return the device of a worker for which Ray has reserved `gpus` GPUs.
+
+    Raises:
+        DeviceFault: torch cannot use the GPU.
+    """
+    if not gpus:
+        return torch.device("cpu")
+    with device_faults.name_device_faults(has_gpu=True):
+        device = torch.device("cuda", torch.cuda.current_device())
+        if gpus < 1:
+            # A trial that needs more than its share runs out of memory itself, instead of those beside it.
+            torch.cuda.set_per_process_memory_fraction(FENCE * gpus, device)
+    return device

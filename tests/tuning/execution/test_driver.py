@@ -15,6 +15,7 @@ from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses, read_table
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, remove_temporary_files
+from dirtune.tuning.execution.device_faults import FAULTS_TO_SET_ASIDE, DeviceFault, GpuPlace
 from dirtune.tuning.execution.driver import CRASHES_TO_STOP, Driver
 from dirtune.tuning.execution.failures import CodeError
 from dirtune.tuning.execution.storage_failure import raise_storage_failure
@@ -204,3 +205,38 @@ def test_a_driver_that_has_lost_its_lock_stops_and_records_nothing(driver: Drive
     assert (driver.counts, read_statuses(driver.storage)) == ({}, {})
     with pytest.raises(InputError, match="has lost the study to process 7 on elsewhere; it has ended"):
         raise_storage_failure(driver.storage, driver.storage_failure)
+
+
+def test_a_gpu_that_fails_twice_is_set_aside_and_named_while_another_works(driver: Driver) -> None:
+    bad, good = GpuPlace("a1", "north", "0"), GpuPlace("a1", "north", "1")
+    named: list[str] = []
+    driver.view.report_set_aside = named.append  # type: ignore[method-assign]
+    first, second = start_trial(driver), start_trial(driver)
+    driver.on_worker_lost(first, DeviceFault(bad, "CUDA error: unknown error"))
+    # An epoch on it shows that it works.
+    driver.on_epoch_ended(first, make_result(first, epoch=1, place=bad))
+    driver.on_worker_lost(first, DeviceFault(bad, "CUDA error: unknown error"))
+    assert driver.find_gpus_to_set_aside() == []
+    driver.on_worker_lost(first, DeviceFault(bad, "CUDA error: device-side assert triggered"))
+    driver.on_worker_lost(first, ActorDiedError())
+    assert driver.device_faults == {bad: 1}
+    driver.on_worker_lost(first, DeviceFault(bad, "CUDA error: unknown error"))
+    # The only GPU is not set aside.
+    assert driver.find_gpus_to_set_aside() == []
+    driver.on_epoch_ended(second, make_result(second, epoch=1, place=good))
+    assert driver.find_gpus_to_set_aside() == [bad]
+    assert driver.find_gpus_to_set_aside() == []
+    assert named == ["GPU 0 of north"]
+
+
+def test_a_gpu_that_fails_on_and_on_stops_the_sweep_although_another_works(driver: Driver) -> None:
+    bad, good = GpuPlace("a1", "north", "0"), GpuPlace("a1", "north", "1")
+    first, second = start_trial(driver), start_trial(driver)
+    for _ in range(FAULTS_TO_SET_ASIDE + CRASHES_TO_STOP):
+        assert not driver.is_finished
+        driver.on_worker_lost(first, DeviceFault(bad, "CUDA error: unknown error"))
+        driver.on_epoch_ended(second, make_result(second, epoch=1, place=good))
+    assert driver.is_finished
+    driver.on_trial_failed(first, DeviceFault(bad, "CUDA error: unknown error"))
+    assert driver.to_retry == {first.trial_id}
+    assert read_table(driver.storage, "trials")["error"].to_pylist() == ["GPU 0 of north: CUDA error: unknown error"]

@@ -26,8 +26,10 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses, write_record
 from dirtune.training.trial import Progress, TrialJob
+from dirtune.tuning.execution.device_faults import DeviceFault, GpuPlace, is_device_fault
 from dirtune.tuning.execution.failures import (
     CodeError,
+    find_device_fault,
     find_memory_failure,
     get_error_class,
     get_final_failure,
@@ -35,6 +37,7 @@ from dirtune.tuning.execution.failures import (
     make_failed_record,
 )
 
+PLACE = GpuPlace("a1", "north", "3")
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB."
 PEER = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
 TOO_LARGE = OutOfMemory("out of memory at epoch 2, step 1: a batch of 64 rows", 2)
@@ -73,6 +76,12 @@ CASES: dict[str, tuple[BaseException, str]] = {
     "a mistake": (make_task_error(ValueError("out of memory, says a value")), "code"),
     "shapes": (make_task_error(RuntimeError("mat1 and mat2 cannot be multiplied")), "code"),
     "one rank out of memory": (make_group_error(RuntimeError(PEER), torch.OutOfMemoryError(CUDA)), "out_of_memory"),
+    "a GPU": (make_task_error(DeviceFault(PLACE, "CUDA error: uncorrectable ECC error encountered")), "infrastructure"),
+    "a GPU of a group": (
+        make_group_error(RuntimeError(PEER), DeviceFault(PLACE, "CUDA driver error")),
+        "infrastructure",
+    ),
+    "a check in a kernel": (make_task_error(DeviceFault(PLACE, "CUDA error: device-side assert triggered")), "code"),
     "one rank dead": (make_group_error(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
     "a rank that is not reached, because it died": (
         make_group_error(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
@@ -208,3 +217,29 @@ def test_the_record_of_a_failed_trial_has_its_progress(tmp_path: Any) -> None:
     assert made.epochs == [{"loss": 1.0}]
     write_record(Storage.open(tmp_path), made)
     assert read_statuses(Storage.open(tmp_path)) == {"t": "failed"}
+
+
+def test_a_fault_of_a_gpu_is_told_from_errors_of_code_and_lack_of_memory() -> None:
+    faults = [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: all CUDA-capable devices are busy or unavailable",
+        "No CUDA GPUs are available",
+        "The NVIDIA driver on your system is too old (found version 12040).",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA driver error: unknown error",
+    ]
+    assert all(is_device_fault(RuntimeError(text)) for text in faults)
+    assert is_device_fault(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"))
+    assert is_device_fault(AssertionError("Torch not compiled with CUDA enabled"))
+    others = [CUDA, "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED", "mat1 and mat2 shapes cannot be multiplied"]
+    assert not any(is_device_fault(RuntimeError(text)) for text in others)
+    assert not is_device_fault(ValueError(faults[0]))
+
+
+def test_a_fault_of_a_gpu_names_its_place_in_the_driver_too() -> None:
+    fault = pickle.loads(pickle.dumps(DeviceFault(PLACE, "CUDA error: unknown error")))
+    assert str(fault) == "GPU 3 of north: CUDA error: unknown error"
+    found = find_device_fault(make_group_error(RuntimeError(PEER), fault))
+    assert found is not None
+    assert found.place == PLACE
+    assert find_device_fault(make_task_error(OSError())) is None

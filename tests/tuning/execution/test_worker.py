@@ -19,8 +19,16 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
 from dirtune.training.checkpoint import save_checkpoint
-from dirtune.training.trial import TrialJob, get_trial_folder
-from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings, check_same_sources
+from dirtune.training.trial import TrialJob, TrialRun, get_trial_folder
+from dirtune.tuning.execution.device_faults import DeviceFault
+from dirtune.tuning.execution.trainable import JOB, TrialWorker
+from dirtune.tuning.execution.worker import (
+    ResidentWorker,
+    StepResult,
+    WorkerSettings,
+    check_same_sources,
+    get_local_device,
+)
 from dirtune.tuning.folder.layout import STOP_REQUEST
 from tests.plugin_sources import SPREAD, forgotten_plugins, write
 from tests.training.conftest import configuration
@@ -120,13 +128,42 @@ def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same
     assert read_records(tmp_path / "stopped") == read_records(tmp_path / "undisturbed")
 
 
-@pytest.mark.usefixtures("forgotten_plugins")
-def test_other_sources_than_those_of_the_driver_are_refused(
-    configuration: Configure, toy: ResidentData, tmp_path: Path, jobs: list[TrialJob]
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine whose GPUs work")
+def test_a_worker_whose_gpu_does_not_work_ends_instead_of_failing_one_trial_after_another(
+    data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
-    plugins.load_files([write(tmp_path, SPREAD)])
-    job = job_of(configuration(terms={"spread": {}}), toy)
-    check_same_sources(job, toy.manifest)
-    other = replace(job, trial_id="0" * 16)
-    with pytest.raises(InputError, match="plug-ins or pretrained weights differ"):
-        check_same_sources(other, toy.manifest)
+    storage = Storage.open(data_root)
+    settings = WorkerSettings(study=Storage.open(tmp_path), manifest=read_manifest(storage, "toy"), budget=ROOM, gpus=1)
+    trainable = object.__new__(TrialWorker)
+    trainable.setup({JOB: jobs[0]}, settings, Blocks(storage, None))
+    with pytest.raises(DeviceFault, match=r"GPU \S+ of \S+: .*NVIDIA driver"):
+        trainable.step()
+
+
+def test_a_trial_that_shares_a_gpu_is_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    fences: list[tuple[float, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *fence: fences.append(fence))
+    assert get_local_device(1.0) == get_local_device(0.25) == torch.device("cuda", 0)
+    assert fences == [(pytest.approx(0.2375), torch.device("cuda", 0))]
+    assert get_local_device(0.0) == torch.device("cpu")
+
+
+def test_a_fault_in_an_epoch_names_the_gpu(
+    data_root: Path, tmp_path: Path, jobs: list[TrialJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(data_root, tmp_path)
+    worker.start(jobs[0])
+
+    def fail(trial: TrialRun) -> None:
+        raise RuntimeError(
+            "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be reported later"
+        )
+
+    monkeypatch.setattr(TrialRun, "step", fail)
+    # On CPUs no GPU is blamed.
+    with pytest.raises(RuntimeError, match=r"^CUDA error: unc"):
+        worker.step()
+    worker._settings = replace(worker._settings, gpus=0.5)
+    with pytest.raises(DeviceFault, match=r"of .*: CUDA error: uncorrectable ECC error encountered$"):
+        worker.step()

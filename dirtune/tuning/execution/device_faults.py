@@ -1,0 +1,136 @@
+"""Faults of a GPU or of its driver: named with their place, and GPUs that fail again are held, so that no trial gets them.
+
+A process whose CUDA context has failed can compute nothing any more; it ends with the fault (`dirtune.tuning.execution.trainable`),
+and its trial resumes on another worker.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dirtune.errors import TrialFailure
+from dirtune.training.batch_limit import is_out_of_memory
+
+FAULTS_TO_SET_ASIDE = 2
+"""Faults of one GPU, without an epoch on it between them, after which it gets no more trials."""
+
+# torch has no types for most of these: errors of CUDA, its driver, cuDNN, cuBLAS and NCCL, and GPUs that cannot be seen.
+_FAULT = re.compile(
+    r"CUDA (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No CUDA GPUs|NVIDIA driver"
+    r"|Torch not compiled with CUDA|uncorrectable ECC|unhandled (cuda|system) error",
+    re.IGNORECASE,
+)
+_ASSERT = re.compile("device-side assert", re.IGNORECASE)
+
+
+class GpuPlace(NamedTuple):
+    """One GPU of the cluster."""
+
+    node: str
+    """Ray's id of its node; empty without Ray."""
+    host: str
+    gpu: str
+    """Its number on the node."""
+
+    def __str__(self) -> str:
+        return f"GPU {self.gpu} of {self.host}"
+
+
+class DeviceFault(TrialFailure):
+    """A GPU or its driver failed; the process that used it cannot go on."""
+
+    def __init__(self, place: GpuPlace, reason: str) -> None:
+        self.place, self.reason = place, reason
+        super().__init__(f"{place}: {reason}")
+
+    def __reduce__(self) -> tuple[type["DeviceFault"], tuple[GpuPlace, str]]:
+        return type(self), (self.place, self.reason)
+
+    @property
+    def is_of_code(self) -> bool:
+        """True if a check in the code of a kernel failed, as for an index that is out of range: any GPU would fail."""
+        return _ASSERT.search(self.reason) is not None
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Return True if an error is one of the GPU or its driver, and not of a lack of memory."""
+    kinds = (RuntimeError, AssertionError)
+    return isinstance(error, kinds) and _FAULT.search(str(error)) is not None and not is_out_of_memory(error)
+
+
+@contextmanager
+def name_device_faults(*, has_gpu: bool) -> Iterator[None]:
+    """Convert a fault of this worker's GPU to one that names its place.
+
+    Raises:
+        DeviceFault: the GPU or its driver failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not has_gpu or not is_device_fault(error):
+            raise
+        raise DeviceFault(get_place(), _get_first_line(error)) from error
+
+
+def check_device(device: torch.device) -> None:
+    """Run a small computation on a GPU and wait for it, so that a trial never starts on one that does not work.
+
+    Raises:
+        RuntimeError: from torch, if it cannot use the GPU.
+    """
+    if device.type == "cuda":
+        torch.ones(8, device=device).add_(1.0)
+        torch.cuda.synchronize(device)
+
+
+def get_place() -> GpuPlace:
+    """Return the place of this process's GPU."""
+    host, node, ids = socket.gethostname(), "", list[str]()
+    if ray.is_initialized():
+        context = ray.get_runtime_context()
+        node, ids = context.get_node_id(), context.get_accelerator_ids().get("GPU", [])
+    return GpuPlace(node, host, ids[0] if ids else os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
+
+
+def _get_first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@dataclass
+class GpuHolds:
+    """GPUs that are held until the end of a sweep."""
+
+    _actors: list[Any] = field(default_factory=list)
+
+    def hold(self, place: GpuPlace) -> None:
+        """Hold a GPU as soon as the last worker has left it; return at once."""
+        # Ray places an actor on a node, not on a GPU of it: actors that get another one end themselves and start again, up
+        # to as often as a node has GPUs.
+        strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=8)(_Holder)
+        self._actors.append(actor.options(scheduling_strategy=strategy).remote(place.gpu))
+
+    def release_all(self) -> None:
+        """Release all held GPUs."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors.clear()
+
+
+class _Holder:
+    """Actor that only occupies a GPU."""
+
+    def __init__(self, gpu: str) -> None:
+        if gpu not in ray.get_runtime_context().get_accelerator_ids().get("GPU", []):
+            # An error would end the actor for good, Ray restarts it only if its process dies.
+            os._exit(1)
