@@ -43,6 +43,7 @@ WAITING = {
 # Their batch sizes belong on the host, and what their backward pass fills has no mark.
 WITH_HOST_SIZES = {
     "index_add",
+    "_pad_packed_sequence",
     "lstm",
     "_pack_padded_sequence",
     "_pack_padded_sequence_backward",

@@ -108,29 +108,54 @@ def _get_first_line(error: BaseException) -> str:
 
 @dataclass
 class GpuHolds:
-    """GPUs that are held until the end of a sweep."""
+    """GPUs that are held until the end of a sweep.
 
-    _actors: list[Any] = field(default_factory=list)
+    Ray places an actor on a node, not on a GPU of it. So one actor after another is started until one has the GPU; those that have
+    another one are kept until then, since the next would get the same.
+    """
+
+    _actors: dict[GpuPlace, list[Any]] = field(default_factory=dict)
+    _answers: dict[GpuPlace, Any] = field(default_factory=dict)
+    """What the last actor of each GPU that is not held yet will answer."""
 
     def hold(self, place: GpuPlace) -> None:
-        """Hold a GPU as soon as the last worker has left it; return at once."""
-        # Ray places an actor on a node, not on a GPU of it: actors that get another one end themselves and start again, up
-        # to as often as a node has GPUs.
+        """Begin to hold a GPU, which succeeds once the last worker has left it."""
         strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
-        actor = ray.remote(num_cpus=0, num_gpus=1, max_restarts=8)(_Holder)
-        self._actors.append(actor.options(scheduling_strategy=strategy).remote(place.gpu))
+        actor = ray.remote(num_cpus=0, num_gpus=1)(_Holder).options(scheduling_strategy=strategy).remote()
+        self._actors.setdefault(place, []).append(actor)
+        self._answers[place] = actor.get_gpus.remote()
+
+    def update(self) -> None:
+        """Look at the answers that have arrived; return at once."""
+        for place, answer in list(self._answers.items()):
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            del self._answers[place]
+            try:
+                is_held = place.gpu in ray.get(answer)
+            except ray.exceptions.RayError:
+                # The node has left, and its GPUs with it.
+                is_held = True
+            if is_held:
+                *others, holder = self._actors[place]
+                self._actors[place] = [holder]
+                for actor in others:
+                    ray.kill(actor)
+            else:
+                self.hold(place)
 
     def release_all(self) -> None:
         """Release all held GPUs."""
-        for actor in self._actors:
-            ray.kill(actor)
+        for actors in self._actors.values():
+            for actor in actors:
+                ray.kill(actor)
         self._actors.clear()
+        self._answers.clear()
 
 
 class _Holder:
     """Actor that only occupies a GPU."""
 
-    def __init__(self, gpu: str) -> None:
-        if gpu not in ray.get_runtime_context().get_accelerator_ids().get("GPU", []):
-            # An error would end the actor for good, Ray restarts it only if its process dies.
-            os._exit(1)
+    def get_gpus(self) -> list[str]:
+        gpus: list[str] = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return gpus

@@ -147,6 +147,7 @@ class _DriverCallback(tune.Callback):
         self._ended.clear()
         for place in self._driver.find_gpus_to_set_aside():
             self._holds.hold(place)
+        self._holds.update()
         self._driver.concurrency = self._concurrency.update()
         self._driver.check_stop()
 

@@ -1,4 +1,4 @@
-"""GPU memory warning: trials that share a GPU and need more memory than it has, by the peaks of recorded trials.
+"""GPU memory warnings: a step that does not fit, and trials that share a GPU and need more than it has by recorded peaks.
 
     needed = trials on one GPU * (largest peak of a recorded trial like them + CONTEXT_BYTES)
 
@@ -11,8 +11,16 @@ fragments; the warning stops no sweep, and no warning is no guarantee.
 
 from pathlib import Path
 
-from dirtune.data.memory_budget import count_sharers
+import torch
+from torch import Tensor
+
+from dirtune.config import TrialConfig
+from dirtune.data.columns import get_decoded_size
+from dirtune.data.memory_budget import FREE_SHARE, count_sharers
+from dirtune.errors import InputError
+from dirtune.manifest import Manifest
 from dirtune.study.resolve import ResolvedStudy
+from dirtune.training.task import make_task
 from dirtune.tuning.plan.runtime import read_trial_rows, select_similar_trials
 
 CONTEXT_BYTES = 2**29
@@ -20,6 +28,8 @@ CONTEXT_BYTES = 2**29
 
 _COLUMNS = ("peak_memory_bytes", "device_memory_bytes")
 _GIB = 2**30
+# Batch normalization needs two.
+_SAMPLES = 2
 
 
 def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | None:
@@ -51,4 +61,88 @@ def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | N
     return (
         f"{number} trials on one GPU need {number} x {each / _GIB:.1f} GiB, as recorded trials like those of {largest} "
         f"did, and a GPU has {total / _GIB:.1f} GiB: resources.gpus must leave room for {fitting} at most"
+    )
+
+
+def estimate_step_bytes(config: TrialConfig, manifest: Manifest) -> int | None:
+    """Estimate the memory of a training step on a GPU: what the backward pass keeps, weights, gradients and optimizer.
+
+        bytes = samples at a time * views * (bytes that the encoder saves for a sample) + parameters * (copies of each)
+
+    The encoder's forward pass runs on shapes alone ("meta"), for two samples. Limitations: kernels need some memory of their
+    own, and terms and resident data are not counted, so that the estimate is a lower bound. None if the encoder's sizes depend on
+    its input, as those of packed sentences do.
+    """
+    task = make_task(manifest, config.model.label_transform)
+    # Units that the data decides are not known yet, and take no memory.
+    spec = config.model.model_copy(update={"label_scale": 1.0, "label_offset": 0.0})
+    try:
+        model = task.build_regressor(config.model_copy(update={"model": spec})).to("meta").train()
+    # Word vectors need the vocabulary, which an estimate is not worth to read.
+    except InputError:
+        return None
+    saved: dict[int, int] = {}
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            saved[storage._cdata] = storage.nbytes()
+            # Alive until the end, so that no other storage gets its address.
+            kept.append(tensor)
+        return tensor
+
+    inputs = {}
+    for name, feature in manifest.features.items():
+        # Images may be stored larger than a view.
+        shape = feature.shape if feature.view is None else (*feature.shape[:-2], *feature.view)
+        dtype = torch.int64 if feature.kind == "tokens" else torch.float32
+        inputs[name] = torch.zeros((_SAMPLES, *shape), dtype=dtype, device="meta")
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model.encoder(inputs)
+    # Shapes that follow from values do not exist here.
+    except (NotImplementedError, RuntimeError):
+        return None
+    recipe = config.recipe
+    per_sample = sum(saved.values()) / _SAMPLES * (0.5 if recipe.precision in ("bf16", "fp16") else 1.0)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    # Weight, gradient, best weight; Adam has two moments, SGD one
+    copies = 4 if recipe.optimizer == "sgd" else 5
+    return int(per_sample * recipe.micro_batch * recipe.views.count + 4 * copies * count)
+
+
+def get_step_memory_warning(study: ResolvedStudy, manifest: Manifest, results: str | Path) -> str | None:
+    """Return a warning if a step of an arm needs more memory than a trial's share of a GPU, else None.
+
+    The memory of a GPU is that of this machine's, or else of recorded trials'.
+    """
+    if not study.resources.gpus:
+        return None
+    rows = [row for row in read_trial_rows(study, results, _COLUMNS) if row["device_memory_bytes"]]
+    totals = [int(row["device_memory_bytes"]) for row in rows]
+    if torch.cuda.is_available():
+        totals = [torch.cuda.get_device_properties(0).total_memory]
+    by_settings: dict[str, str] = {}
+    for arm in study.arms:
+        # Arms differ by their terms mostly, which are not counted.
+        relevant = (arm.config.model.encoder, arm.config.recipe)
+        by_settings.setdefault(str(relevant), arm.name)
+    arms = [arm for arm in study.arms if arm.name in by_settings.values()]
+    needs = {arm.name: need for arm in arms if (need := estimate_step_bytes(arm.config, manifest)) is not None}
+    if not needs or not totals:
+        return None
+    largest = max(needs, key=needs.__getitem__)
+    share = min(totals) * min(study.resources.gpus, 1.0)
+    samples = sum(split.rows for split in manifest.splits.values())
+    data = samples * sum(get_decoded_size(spec) for spec in manifest.inputs.values())
+    # Larger data is streamed.
+    needs[largest] += data if data <= FREE_SHARE * share else 0
+    if needs[largest] + CONTEXT_BYTES <= share:
+        return None
+    return (
+        f"a step of {largest} needs about {needs[largest] / _GIB:.1f} GiB of GPU memory with the data, and a trial has "
+        f"{share / _GIB:.1f} GiB: "
+        "use recipe.accumulation, recipe.precision: bf16 or a smaller batch"
     )

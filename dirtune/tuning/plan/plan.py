@@ -136,7 +136,8 @@ def plan(
     return replace(
         made,
         forecast=runtime.forecast_runtime(folder.study, estimates, left=left, concurrent=made.concurrency),
-        gpu_memory_warning=gpu_memory.get_gpu_memory_warning(folder.study, results),
+        gpu_memory_warning=gpu_memory.get_gpu_memory_warning(folder.study, results)
+        or gpu_memory.get_step_memory_warning(folder.study, folder.manifest, results),
         setting_effects=None if measured is None else tuple(measured),
         label_fits=tuple(fit for fit in fits if fit.is_far_off),
     )

@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from dirtune.tuning.plan.gpu_memory import CONTEXT_BYTES, get_gpu_memory_warning
+from dirtune.tuning.plan.gpu_memory import (
+    CONTEXT_BYTES,
+    estimate_step_bytes,
+    get_gpu_memory_warning,
+    get_step_memory_warning,
+)
+from tests.training.toy_inputs import make_case_config, make_data
 from tests.tuning.plan.test_runtime import BASE, record, study
 
 GIB = 2**30
@@ -62,3 +69,28 @@ def test_without_a_similar_trial_on_a_gpu_there_is_no_warning(tmp_path: Path) ->
     smaller = study(base={**BASE, "recipe": {**BASE["recipe"], "batch_size": 32}})
     record(tmp_path, smaller, "a", 1, peak_memory_bytes=900 * GIB, **ON_GPU)
     assert get_gpu_memory_warning(sharing(), tmp_path) is None
+
+
+def test_a_step_keeps_what_the_encoder_saves_for_every_view_and_copies_of_the_weights() -> None:
+    manifest = make_data("vector", torch.device("cpu")).manifest
+    recipe = {"batch_size": 64, "accumulation": 2, "views": {"count": 3, "augmentation": "none"}}
+    config = make_case_config("vector", {"model": {"projection_dim": None}, "recipe": recipe})
+    # The input of 6 values and the output of 8, in 32 rows of 3 views; 6 * 8 + 8 weights of the encoder and 9 of the predictor
+    saved, weights = 4 * (6 + 8) * 32 * 3, 65
+    assert estimate_step_bytes(config, manifest) == saved + 4 * 5 * weights
+    assert (
+        estimate_step_bytes(make_case_config("tokens", {}), make_data("tokens", torch.device("cpu")).manifest) is None
+    )
+
+
+def test_a_step_larger_than_the_gpu_of_recorded_trials_gives_a_warning(tmp_path: Path) -> None:
+    manifest = make_data("image", torch.device("cpu")).manifest
+    needs = study(resources={"gpus": 1})
+    assert get_step_memory_warning(needs, manifest, tmp_path) is None
+    record(tmp_path, needs, "b", 0, peak_memory_bytes=1, **ON_GPU)
+    assert get_step_memory_warning(needs, manifest, tmp_path) is None
+    record(tmp_path, needs, "b", 1, peak_memory_bytes=1, device="small", device_memory_bytes=CONTEXT_BYTES)
+    found = get_step_memory_warning(needs, manifest, tmp_path)
+    assert found is not None
+    assert "GiB of GPU memory with the data, and a trial has 0.5 GiB: use recipe.accumulation" in found
+    assert get_step_memory_warning(study(), manifest, tmp_path) is None
