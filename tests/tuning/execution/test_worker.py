@@ -167,3 +167,15 @@ def test_a_fault_in_an_epoch_names_the_gpu(
     worker._settings = replace(worker._settings, gpus=0.5)
     with pytest.raises(DeviceFault, match=r"of .*: CUDA error: uncorrectable ECC error encountered$"):
         worker.step()
+
+
+@pytest.mark.usefixtures("forgotten_plugins")
+def test_other_sources_than_those_of_the_driver_are_refused(
+    configuration: Configure, toy: ResidentData, tmp_path: Path, jobs: list[TrialJob]
+) -> None:
+    plugins.load_files([write(tmp_path, SPREAD)])
+    job = job_of(configuration(terms={"spread": {}}), toy)
+    check_same_sources(job, toy.manifest)
+    other = replace(job, trial_id="0" * 16)
+    with pytest.raises(InputError, match="plug-ins or pretrained weights differ"):
+        check_same_sources(other, toy.manifest)
