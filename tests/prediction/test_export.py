@@ -131,7 +131,7 @@ def test_images_are_exported_as_bytes(configuration: Configure, toy: ResidentDat
         np.testing.assert_allclose(one, other.detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_an_encoder_that_torch_cannot_export_is_named() -> None:
+def test_token_ids_are_exported_without_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = InputSpec(kind="tokens", shape=(6,), vocabulary=9)
     label = LabelSpec(name="score", unit="points", low=0, high=5, bin_width=1, num_bins=5)
     manifest = Manifest(
@@ -144,7 +144,11 @@ def test_an_encoder_that_torch_cannot_export_is_named() -> None:
         content_hash="0" * 64,
         split_fingerprint="0" * 64,
     )
-    model = {"encoder": {"name": "bilstm", "hidden": 2, "vector_size": 3}, "label_scale": 1.0, "label_offset": 0.0}
+    model = {
+        "encoder": {"name": "bilstm", "hidden": 2, "vector_size": 3, "layers": 2},
+        "label_scale": 1.0,
+        "label_offset": 0.0,
+    }
     config = read(TrialConfig, {"data": {"name": "pairs"}, "model": model}, where="test")
     kept = KeptModel(
         trial_id="0" * 16,
@@ -155,6 +159,19 @@ def test_an_encoder_that_torch_cannot_export_is_named() -> None:
     )
     trained = TrainedArm(study="study", arm="arm", models={0: kept}, errors={})
     examples = export._make_examples(trained.contract, trained.module)
-    assert trained.module(*examples)[0].shape == (3,)
-    with pytest.raises(InputError, match=r"the encoder 'bilstm' cannot be exported in this format .*; safetensors can"):
+    (tmp_path / "model.onnx").write_bytes(export._make_onnx(trained.module, examples, trained))
+    # Sentences of every length, an empty one among them
+    first = np.random.default_rng(0).integers(1, 9, (7, 6)).astype(np.int32)
+    first[np.arange(6)[None, :] >= np.arange(7)[:, None]] = 0
+    given = [first, first[::-1].copy()]
+    found = run_onnx(tmp_path / "model.onnx", given)[0]
+    expected = trained.module(*map(torch.from_numpy, given))[0]
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-6)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator\nmore")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    rule = r"the encoder 'bilstm' cannot be exported in this format \(no such operator\); safetensors can"
+    with pytest.raises(InputError, match=rule):
         export._make_pt2(trained.module, examples, trained)

@@ -92,12 +92,15 @@ class _BiLSTM(Encoder):
         return compare_pair(self._encode_sentence(inputs[FIRST]), self._encode_sentence(inputs[SECOND]))
 
     def _encode_sentence(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
-        if len(tokens) == 0:
+        # A comparison of the number of rows would fix it in an exported program.
+        if not torch.compiler.is_exporting() and len(tokens) == 0:
             # A rank may have no row of a short last batch; packing refuses that, so one empty sentence is used instead.
             return self._encode_sentence(tokens.new_zeros((1, tokens.shape[1])))[:0]
         # One past each row's last token that is not padding
         positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         lengths = ((tokens != _PADDING) * positions).amax(dim=1)
+        if torch.compiler.is_exporting():
+            return self._encode_padded(self.vectors(tokens), lengths)
         vectors = self.dropout(self._drop_words(self.vectors(tokens)))
         # Packing refuses empty sentences too: they enter with one padding token and are zeroed below.
         packed = pack_padded_sequence(vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
@@ -105,6 +108,28 @@ class _BiLSTM(Encoder):
         dropped = outputs._replace(data=self.dropout(outputs.data))
         padded, _ = pad_packed_sequence(dropped, batch_first=True, padding_value=-torch.inf)
         return torch.where((lengths > 0)[:, None], padded.amax(dim=1), 0.0)
+
+    def _encode_padded(
+        self, vectors: Float[Tensor, "batch time size"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the same without packing, which exported programs do not have, for evaluation."""
+        batch, time, _ = vectors.shape
+        steps = torch.arange(time, device=vectors.device)
+        # A sentence backwards from its last token; what comes after its first one is not read.
+        backwards = (lengths[:, None] - 1 - steps).clamp(min=0)[..., None]
+        state = vectors.new_zeros(1, batch, self.lstm.hidden_size)
+        for layer in range(self.lstm.num_layers):
+            outputs = []
+            for suffix in ("", "_reverse"):
+                names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in names]
+                order = backwards.expand(-1, -1, vectors.shape[2])
+                read = vectors.gather(1, order) if suffix else vectors
+                output, _, _ = torch.lstm(read, (state, state), weights, True, 1, 0.0, False, False, True)
+                outputs.append(output.gather(1, backwards.expand(-1, -1, output.shape[2])) if suffix else output)
+            vectors = torch.cat(outputs, dim=2)
+        inside = (steps < lengths[:, None])[..., None]
+        return torch.where((lengths > 0)[:, None], torch.where(inside, vectors, -torch.inf).amax(dim=1), 0.0)
 
     def _drop_words(self, vectors: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         if not self.training or self.word_dropout == 0:
