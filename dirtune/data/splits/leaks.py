@@ -13,10 +13,8 @@ from itertools import combinations
 from typing import Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from dirtune.data.splits.rows import LEFT_OUT, TEST, Ids, SplitNames
+from dirtune.data.splits.rows import LEFT_OUT, TEST, Ids, SplitNames, count_repeated
 from dirtune.manifest import SPLITS
 
 Kind = Literal["id", "content", "group"]
@@ -112,10 +110,8 @@ def _find_repeated(
     """Return the members whose value occurs more than once among them."""
     if isinstance(values, np.ndarray):
         # Ids are unique in nearly all data sets, and a sort of texts takes several copies of them.
-        if values.dtype.kind in "OU":
-            texts = pa.array(values[members], pa.string())
-            if pc.count_distinct(texts).as_py() == len(texts):
-                return members[:0]
+        if values.dtype.kind in "OU" and not count_repeated(values[members]):
+            return members[:0]
         _, inverse, times = np.unique(values[members], return_inverse=True, return_counts=True)
         return members[times[inverse] > 1]
     counts = Counter(values[row] for row in members.tolist())
