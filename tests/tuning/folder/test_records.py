@@ -49,7 +49,8 @@ def study(**search: Any) -> ResolvedStudy:
 
 
 def write_curve(folder: Storage, trial_id: str, arm: str, values: list[float | None], role: Role) -> None:
-    trial = {"trial_id": trial_id, "arm": arm, "role": role, "status": "complete"}
+    seed = 9 if role == "search" else 3
+    trial = {"trial_id": trial_id, "arm": arm, "role": role, "seed": seed, "status": "complete"}
     epochs = [{NAME: value, "train/loss": 1.0} for value in values]
     metric = {"split": "val", "selection": "best_val", "region": "all", "metric": "mae", "value": values[-1], "n": 1}
     write_record(folder, TrialRecord(trial=trial, config={}, metrics=[metric], epochs=epochs))
