@@ -70,8 +70,8 @@ def write_dataset(root: Path) -> None:
         shot_rules={"small": ShotRule(many_above=5, few_below=3)},
         default_shot_rule="small",
         splits={split: found.make_split_info(label) for split, found in rows.items()},
-        content_hash=hash_digests(each for found in rows.values() for each in found.content_digests),
-        split_fingerprint=hash_digests(each for found in rows.values() for each in found.split_digests),
+        content_hash=hash_digests(found.content_digests for found in rows.values()),
+        split_fingerprint=hash_digests(found.split_digests for found in rows.values()),
         group="person",
     )
     home.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
