@@ -246,7 +246,8 @@ def open_shard(storage: Storage, file: str, metadata: pq.FileMetaData | None = N
             parquet = pq.ParquetFile(pa.PythonFile(watched), metadata=metadata, page_checksum_verification=True)
             check_columns(parquet.schema_arrow, where=file)
             yield parquet
-        except (OSError, pa.ArrowException) as error:
+        # UnicodeDecodeError: of the name of a column
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             if watched.failure is not None:
                 raise _name_file(watched.failure, file) from error
             rule = f"shard cannot be read ({error}); ingest the data set again"

@@ -24,7 +24,7 @@ def run(tmp_path: Path, script: str, *options: str) -> Any:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--scenarios", "random", "--faults", "kill", "error", "--step", "230", "--first", "100"),
+        ("--scenarios", "plain", "--faults", "kill", "error", "--step", "300", "--first", "150"),
         pytest.param(("--step", "25"), marks=pytest.mark.soak),
     ],
 )
