@@ -145,7 +145,7 @@ def without_ray() -> Iterator[None]:
     with (
         mock.patch.object(run.session, "ray_session", contextlib.nullcontext),
         mock.patch.object(run, "list_cluster_nodes", return_value=(Node(2.0),)),
-        mock.patch.object(run.blocks, "materialize", lambda storage, manifest: Blocks(storage, None)),
+        mock.patch.object(run.blocks, "materialize", lambda storage, manifest, **_: Blocks(storage, None)),
         mock.patch.object(run.tune_run, "run_with_tune", run_inline),
         # Of all sweeps that are compared, also if the code is edited meanwhile
         mock.patch.object(run.provenance, "get_code_version", return_value="inline"),

@@ -244,7 +244,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (
         ["query", "select aarm from trials", "--results", "@store"],
-        ['"aarm" not found', "table trials: has study, arm, ", "table metrics: has trial_id, split, "],
+        ['"aarm" not found', "arm is a column of trials, arms, curves"],
     ),
     (["query", "drop table trials", "--results", "@store"], ["query: must be one SELECT statement, but is DROP"]),
     (

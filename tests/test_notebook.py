@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs/notebook.ipynb"
 
 
+# It starts a Ray of its own.
+@pytest.mark.ray
 def test_the_notebook_goes_from_a_data_frame_to_a_table_and_a_figure(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not [output for cell in notebook.cells for output in cell.get("outputs", ())], "outputs are not kept in git"

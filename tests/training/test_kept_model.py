@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,13 @@ def test_a_missing_or_damaged_model_is_one_sentence(
         with pytest.raises(InputError, match=expected):
             read_model(study, job.trial_id)
         study.write(f"{where}/{name}", before)
-    study.write(f"{where}/config.json", config.replace(b"8\n", b"9\n", 1))
+    changed = config.replace(b"8\n", b"9\n", 1)
+    study.write(f"{where}/config.json", changed)
+    with pytest.raises(InputError, match="content was changed after it was written"):
+        read_model(study, job.trial_id)
+    # Without its checksum a file may be written by hand.
+    by_hand = {key: value for key, value in json.loads(changed).items() if key != "checksum"}
+    study.write(f"{where}/config.json", json.dumps(by_hand).encode())
     with pytest.raises(InputError, match="not the weights of this configuration"):
         read_model(study, job.trial_id)
     study.remove(f"{where}/inputs.json")

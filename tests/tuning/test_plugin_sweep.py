@@ -54,7 +54,7 @@ def test_a_file_beside_a_study_reaches_the_workers(
     )
     # Each trial once at its last epoch, once at its best
     assert set(exact["worst"].round(6)) <= set(worst["value"].round(6))
-    table = dirtune.table(results, "tiny")
+    (table,) = dirtune.table("tiny", results=results).comparison.parts
     assert table.metric == "worst"
 
     # The copy in the results is code from elsewhere, unless this process has run it already.
