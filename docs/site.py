@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     "Start": ["index", "data", "running", "studies"],
     "Results": ["results", "statistics", "soundness"],
+    "Models": ["models", "losses"],
     "Methods": ["papers", "examples", "extending"],
     "Reference": ["catalog", "study_file", "api", "measured"],
     "Operation": ["cluster", "security"],

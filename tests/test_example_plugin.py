@@ -31,7 +31,14 @@ EXAMPLE: dict[str, Any] = {
         "vanilla": {},
         "spread": {"terms": {"spread": {"weight": 0.1}}},
         "sines": {
-            "model": {"encoder": {"name": "module", "factory": "dirtune_spread:make_sines", "options": {"width": 8}}}
+            "model": {
+                "encoder": {
+                    "name": "module",
+                    "factory": "dirtune_spread:make_sines",
+                    "options": {"width": 8},
+                    "input": "vector",
+                }
+            }
         },
         "wide": {"model": {"encoder": {"name": "wide_mlp", "width": 8}}},
     },

@@ -23,6 +23,8 @@ import dirtune
 from dirtune.config import TrialConfig
 from dirtune.data.inspection_text import format_inspection
 from dirtune.data.store import decode, find_ingested, list_datasets, read_manifest, read_split
+from dirtune.frozen import read
+from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from tests.data.s3server import s3_server
 
@@ -120,7 +122,9 @@ def test_a_failed_write_keeps_the_previous_file(storage: Storage) -> None:
 def test_a_killed_writer_leaves_a_complete_file_or_none(storage: Storage, bucket: Bucket) -> None:
     script = """
         import sys
-        from dirtune.io.storage import Storage
+        from dirtune.frozen import read
+from dirtune.io.jsonfile import read_json_object
+from dirtune.io.storage import Storage
         storage = Storage.open(sys.argv[1])
         print("ready", flush=True)
         while True:
@@ -253,9 +257,8 @@ def test_a_killed_run_resumes_from_its_checkpoint_on_s3(results: str, remote_dig
     with pytest.raises(Killed):
         dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=kill)
     fingerprint = read_manifest(Storage.open(remote_digits), "digits").fingerprint
-    trial = TrialConfig.model_validate_json(
-        Storage.open(root).read(f"train/trials/{_get_trial_id(root)}/config.json")
-    ).compute_trial_id(fingerprint)
+    stored = read_json_object(Storage.open(root), f"train/trials/{_get_trial_id(root)}/config.json")
+    trial = read(TrialConfig, stored, where="config.json").compute_trial_id(fingerprint)
     assert Storage.open(root).exists(f"train/trials/{trial}/checkpoint/state.pt")
     run: list[int] = []
     dirtune.train(CONFIG, data=remote_digits, results=root, on_epoch=lambda epoch, *_: run.append(epoch))

@@ -109,6 +109,8 @@ def test_images_are_resized_without_their_aspect_and_nearly_kept_by_jpeg(
         "encoding": "jpeg",
         "quality": 95,
         "view": None,
+        "pixel_mean": None,
+        "pixel_deviation": None,
     }
 
 
