@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jsonschema
 import pytest
 
@@ -27,6 +29,14 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_shipped_study_fits(path: object) -> None:
     assert [error.message for error in VALIDATOR.iter_errors(read_yaml(path))] == []
+
+
+def test_editors_find_the_schema_beside_the_shipped_studies() -> None:
+    folder = FILES[0].parent
+    stored = json.loads((folder / "study.schema.json").read_text(encoding="utf-8"))
+    assert stored == SCHEMA, "`dirtune schema > search_spaces/study.schema.json` writes it again"
+    for path in FILES:
+        assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=study.schema.json\n")
 
 
 def test_the_faults_of_a_file_are_found_where_they_are() -> None:
