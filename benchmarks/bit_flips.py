@@ -103,7 +103,7 @@ def make_kinds(root: Path) -> dict[str, Kind]:
         ),
         "checkpoint": Kind(
             [begun / checkpoint.CHECKPOINT],
-            lambda file: _flatten(checkpoint.load_checkpoint(Storage.open(begun))),
+            lambda file: _to_plain(checkpoint.load_checkpoint(Storage.open(begun))),
             is_optional=True,
         ),
         "data manifest": Kind([home / "manifest.json"], lambda file: read_manifest(data, DATASET)),
@@ -153,12 +153,12 @@ def _read_data(data: Storage) -> object:
     return found
 
 
-def _flatten(value: object) -> object:
+def _to_plain(value: object) -> object:
     if isinstance(value, torch.Tensor):
         return (value.dtype, value.tolist())
     if isinstance(value, dict):
-        return {key: _flatten(inner) for key, inner in value.items()}
-    return [_flatten(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _to_plain(inner) for key, inner in value.items()}
+    return [_to_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def count_outcomes(kind: Kind, flips: int, drawn: random.Random) -> tuple[Counter[str], list[str]]:

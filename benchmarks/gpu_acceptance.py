@@ -3,7 +3,7 @@
     python benchmarks/gpu_acceptance.py [--only 0,2,4] [--results FOLDER] [--json FILE] [--seconds 600] [--device cuda]
 
 Every check runs in a process of its own with a time limit, since a fault of a GPU ends the process that found it. A line for each
-value says what bound it has to keep; the exit code is the number of failures. A failed environment ends the run. With
+value has the bound that it must keep; the exit code is the number of failures. A failed environment ends the run. With
 `--device cpu` the parts that need no GPU run on tiny data, which tests this script. Needs torch and this repository; the sweep (8)
 needs Ray.
 
@@ -411,7 +411,7 @@ CHECKS = {
 
 
 def run_check(number: int, options: argparse.Namespace, seconds: float) -> list[Value]:
-    """Run a check in a process of its own and return its values, or one that says how it ended."""
+    """Run a check in a process of its own and return its values, or one value with the way it ended."""
     name = CHECKS[number].run.__name__.removeprefix("check_")
     command = [
         sys.executable,

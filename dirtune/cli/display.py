@@ -202,7 +202,7 @@ def format_catalog(kind: str, sentences: Mapping[str, str]) -> Table:
 
 
 def format_entry(entry: Entry) -> Table | str:
-    """Return the table of one name of the catalog in detail; of a function, which has no settings, what it says."""
+    """Return the table of one name of the catalog in detail; of a function, which has no settings, its docstring."""
     if not entry.columns:
         return f"{entry.name}: {entry.about}"
     table = make_table(entry.name)

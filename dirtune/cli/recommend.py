@@ -2,38 +2,24 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from dirtune.cli.app import DATA, DataRoot, ResultsRoot, app, make_console, show
-from dirtune.cli.arguments import parse_assignments
+from dirtune.cli.init import Group, Label, Options, SetName, Source, Transform, Unit, parse_options
 
 
 @app.command(rich_help_panel=DATA)
 def recommend(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="A csv, tsv, Parquet, jsonl or npz file, a folder of images with one or by label, a URL, or an ingested data set.",
-        ),
-    ],
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    source: Source,
+    label: Label = None,
     minutes: Annotated[float, typer.Option(help="Time limit.", min=0)] = 20.0,
-    name: Annotated[str | None, typer.Option(help="Name of the data set. Default: that of the file or folder.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the label, for display.")] = None,
-    transform: Annotated[
-        Literal["auto", "log", "log1p", "none"],
-        typer.Option(help="Transform of the label. auto: log for positive labels over orders of magnitude."),
-    ] = "auto",
-    group: Annotated[
-        str | None, typer.Option(help="Column of groups that must not cross splits, such as the person.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="Further option of the pipeline, table or images, as name=value. Repeatable."),
-    ] = None,
+    name: SetName = None,
+    unit: Unit = None,
+    transform: Transform = "auto",
+    group: Group = None,
+    option: Options = None,
     output: Annotated[Path | None, typer.Option(help="The study file. Default: NAME_recommend.yaml.")] = None,
     data: DataRoot = "data",
     results: ResultsRoot = "results",
@@ -43,15 +29,11 @@ def recommend(
     Stopped or killed, the same command goes on from its records.
     """
     from dirtune.cli.sweep_view import SweepView
-    from dirtune.data.ingest import load_pipeline
-    from dirtune.data.init import choose_pipeline
     from dirtune.results.tables.comparison import TableRequest, compare
     from dirtune.results.tables.render.formats import render
     from dirtune.tuning.recommend import recommend as find
 
-    options = None
-    if option:
-        options = parse_assignments(option, "--option", load_pipeline(choose_pipeline(Path(source))).Options)
+    options = parse_options(source, option)
     try:
         with SweepView(make_console()) as view:
             found = find(

@@ -9,7 +9,7 @@ from torch import Tensor
 def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Return values of the host on a device.
 
-    A GPU copies from pinned memory when it comes to it; from other memory the host would wait for all its earlier work.
+    A GPU copies from pinned memory in the order of its own work; from other memory the host would wait for all its earlier work.
     """
     if device.type != "cuda":
         return values.to(device)

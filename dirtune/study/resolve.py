@@ -303,7 +303,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
 
 
 def _find_faults_of_arms(raw: Mapping[str, Any], found: Sequence[Fault], where: str) -> list[Fault]:
-    """Return the faults of arms and reference in a study whose other sections are invalid, so that all are said at once."""
+    """Return the faults of arms and reference in a study whose other sections are invalid, so that all are reported at once."""
     # Also an unknown key, whose name may have dots
     invalid = {
         key
