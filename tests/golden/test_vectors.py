@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.golden.vectors import list_vectors
+from tests.golden.vectors import NEWEST, list_vectors, read_newest
 
 
 def test_every_vector_of_reweighting_is_named_by_a_test():
@@ -12,3 +12,9 @@ def test_every_vector_of_reweighting_is_named_by_a_test():
     names = list_vectors("reweighting")
     assert len(names) == 13
     assert [name for name in names if not re.search(rf'"{re.escape(name)}"', sources)] == []
+
+
+def test_the_vectors_of_the_newest_methods_are_listed_and_readable():
+    assert list_vectors("newest") == sorted(NEWEST)
+    assert len(NEWEST) == 118
+    assert [name for name in NEWEST if not read_newest(name).values] == []
