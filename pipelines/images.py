@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 NAME = "images"
 # Incremented whenever the same files and options would give other samples
-RECIPE = 2
+RECIPE = 3
 RAW_UP_TO = 64
 """Largest height and width of images that are stored as raw pixels by default: 12 kB each in color."""
 

@@ -70,7 +70,7 @@ _FEW_LEVELS, _SMALL_TEST_NOTED = 5, 60
 class OwnOptions(Splitting, TextFormat):
     """Settings of the ingest that own data share; those of the splits and of text files are inherited.
 
-    `split` is `published` if there is a split column, otherwise `made`.
+    `split` is `published` if there is a split column, otherwise `grouped` if there is a column of groups, otherwise `made`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -82,7 +82,7 @@ class OwnOptions(Splitting, TextFormat):
     id: Column | None = None
     """Column of the sample ids; null: the number of the row in the file (`images`: the path)."""
     group: Column | None = None
-    """Column of groups that must not cross splits with `split=grouped`, such as the person."""
+    """Column of groups that must not cross splits, such as the person; `split=made` ignores them."""
     split_column: Column | None = None
     """Column with the split of each row: train, val, test or left_out."""
     low: float | None = None
@@ -132,10 +132,10 @@ class OwnOptions(Splitting, TextFormat):
 
     @property
     def splitting(self) -> Splitting:
-        """Settings of the splits: without a split column, and unless `split` is set, they are made."""
+        """Settings of the splits: without a split column, and unless `split` is set, they are made, grouped if there are groups."""
         if self.split_column is not None or "split" in self.model_fields_set:
             return self
-        return self.model_copy(update={"split": "made"})
+        return self.model_copy(update={"split": "made" if self.group is None else "grouped"})
 
     @property
     def roles(self) -> dict[str, str | None]:

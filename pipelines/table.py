@@ -38,7 +38,7 @@ from dirtune.pipelines import own, sheets
 
 NAME = "table"
 # Incremented whenever the same file and options would give other samples
-RECIPE = 2
+RECIPE = 3
 MOST_LEVELS = 256
 """Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
 _BATCH_ROWS = 65_536

@@ -37,7 +37,20 @@ app = typer.Typer(
 DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
 ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
-SweepName = Annotated[str, typer.Argument(help="Name of a study in the results.")]
+
+
+def _get_sweep_name(study: str) -> str:
+    # Files are told by their suffix alone: a file that is called as a study hides no results.
+    if not study.endswith((".yaml", ".yml")):
+        return study
+    from dirtune.study.files import get_study_name
+
+    return get_study_name(study)
+
+
+SweepName = Annotated[
+    str, typer.Argument(help="Name of a study in the results, or its file.", callback=_get_sweep_name)
+]
 Expect = Annotated[
     str | None,
     typer.Option(help="cluster.yaml as for `ray up`: also count the nodes that its autoscaler may start."),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dirtune.cli import app
 from dirtune.cli.arguments import parse_assignments, parse_names
 from dirtune.config import TrialConfig
 from dirtune.errors import InputError
@@ -100,3 +102,10 @@ def test_names_of_arms_may_have_equals_signs() -> None:
     assert parse_names(["conr/beta=0.1=ConR", "010=no"], "--published-as") == {"conr/beta=0.1": "ConR", "010": "no"}
     with pytest.raises(InputError, match="must be name=value, got 'ConR'"):
         parse_names(["ConR"], "--published-as")
+
+
+def test_a_study_of_the_results_may_be_given_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("name: mine\n")
+    (tmp_path / "other/results/trials").mkdir(parents=True)
+    with pytest.raises(InputError, match="mine"):
+        app(["check", str(tmp_path / "own.yaml"), "--results", str(tmp_path)], standalone_mode=False)

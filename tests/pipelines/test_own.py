@@ -105,6 +105,24 @@ def test_grouped_splits_need_a_column_of_groups(tmp_path: Path) -> None:
         _divided(_long_tail(), tmp_path, split="grouped")
 
 
+def test_rows_of_a_group_stay_in_one_split_unless_splits_are_made_without_groups(tmp_path: Path) -> None:
+    labels, names = _long_tail(240), [f"person {row % 12}" for row in range(240)]
+    sheet = _sheet(
+        tmp_path,
+        [f"{row},{name},,{label!r}" for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True))],
+    )
+    shared = {}
+    for split in ("made", None):
+        options = _options(group="person", **({"split": split} if split else {}))
+        entries, used = read_entries(sheet, options), sheet.select_usable(0)
+        division = divide(options, entries, used, list(range(len(used))))
+        rows = [division.assignment.find_rows(each) for each in ("train", "val", "test")]
+        groups = [set(np.array(names)[each].tolist()) for each in rows]
+        shared[split] = len(groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2])
+        assert all(len(each) for each in rows)
+    assert shared["made"] > 0 == shared[None]
+
+
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     sheet = _sheet(tmp_path, [row for row in ROWS if "Dev" not in row])
     options = _options(split_column="part")
@@ -266,8 +284,9 @@ def test_limits_of_the_shot_regions_must_not_cross() -> None:
         _options(many_above=9, few_below=11)
 
 
-def test_splits_are_published_with_a_column_and_made_without_by_default() -> None:
+def test_splits_are_published_with_a_column_and_made_or_grouped_without_by_default() -> None:
     assert _options().splitting.split == "made"
+    assert _options(group="person").splitting.split == "grouped"
     assert _options(split_column="part").splitting.split == "published"
     assert _options(split="natural").splitting.split == "natural"
     assert _options(split="grouped", split_column="part").splitting.split == "grouped"

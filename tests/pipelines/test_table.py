@@ -55,6 +55,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifes
         **COLUMNS,
         "one_hot": ["kind"],
         "group": "batch",
+        "split": "made",
         "unit": "MPa",
         "skip_bad": 1,
         "many_above": 5,
@@ -118,7 +119,7 @@ def test_an_unchanged_request_returns_the_set_without_reading_it_again(
 ) -> None:
     storage, manifest = ingested
     raw = Path(manifest.source["raw"])
-    options = _options(one_hot=["kind"], group="batch", unit="MPa", skip_bad=1, many_above=5, few_below=2)
+    options = _options(one_hot=["kind"], group="batch", split="made", unit="MPa", skip_bad=1, many_above=5, few_below=2)
 
     def forbidden(*given: object) -> None:
         raise AssertionError("the file was read")
@@ -183,7 +184,7 @@ def test_a_table_without_features_is_refused(tmp_path: Path) -> None:
 def test_all_columns_without_another_role_are_features_unless_some_are_named(tmp_path: Path) -> None:
     _frame().to_csv(tmp_path / "a.csv", index=False)
     sheet = read_sheet(tmp_path / "a.csv")
-    given = {"one_hot": ["kind"], "group": "batch"}
+    given = {"one_hot": ["kind"], "group": "batch", "split": "made"}
     assert read_cells(sheet, _options(**given)).names == ["cement", "water", "always"]
     assert read_cells(sheet, _options(**given, ignore=["always"])).names == ["cement", "water"]
     assert read_cells(sheet, _options(features=["water"])).names == ["water"]

@@ -88,7 +88,7 @@ def _make_grouped(rows: Rows, request: Splitting, recipe: SplitRecipe | None) ->
         targets = np.outer([len(rows.ids) - val - test, val, test], density / len(rows.ids))
     number = len(np.unique(rows.groups))
     if number < len(SPLITS):
-        rule = f"grouped splits need at least {len(SPLITS)} groups"
+        rule = f"grouped splits need at least {len(SPLITS)} groups; split=made ignores groups"
         raise InputError(Fault(where=rows.name, key="split", rule=rule, got=number))
     share = None if recipe is None else recipe.group_share
     splits = split_by_group(rows.ids, bins, rows.groups, targets, seed=request.split_seed, group_share=share)
