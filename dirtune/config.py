@@ -21,6 +21,7 @@ from dirtune import plugins
 from dirtune.frozen import Added, Frozen, hash_json, hash_text, to_canonical_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
+from dirtune.mixing import MIXING, Mixing
 from dirtune.models.encoders import ENCODERS
 from dirtune.models.regressor import ModelSpec, make_encoder_union
 from dirtune.randomness import SEED_LIMIT
@@ -31,8 +32,10 @@ from dirtune.reweighting import Reweighting
 if TYPE_CHECKING:
     # A union computed at run time is no type to a type checker.
     AnyLoss = RegressionLoss
+    AnyMixing = Mixing
 else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
+    AnyMixing = Annotated[reduce(or_, MIXING.values()), Field(discriminator="name")]
 
 
 class DataConfig(Frozen):
@@ -199,6 +202,9 @@ class TrialConfig(Frozen):
     """Weight of the regression loss."""
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
+    mixing: Annotated[AnyMixing | None, Added()] = None
+    """Mixtures of samples in place of the samples of each training batch. Weights are mixed like labels; terms and feature
+    smoothing get the label bin of the mixed label. None: no mixing."""
     scheme: Scheme = Joint()
     """Stages of the training. A second stage has a new predictor, a new optimizer, a newly fitted loss and a best epoch of
     its own; the recipe's epochs and schedule are those of the first stage."""
@@ -241,6 +247,14 @@ class TrialConfig(Frozen):
             raise ValueError(f"{rule}: terms compare pairs")
         return self
 
+    @model_validator(mode="after")
+    def _check_mixing(self) -> "TrialConfig":
+        for name, term in self.terms.get_active().items() if self.mixing is not None else ():
+            if getattr(term, "temperature", None) == "individual":
+                rule = f"mixing leaves no sample of its own to terms.{name}.temperature: individual"
+                raise ValueError(f"{rule}; use fixed or learnable")
+        return self
+
     @property
     def epochs_planned(self) -> int:
         """Epochs of all stages."""
@@ -256,6 +270,7 @@ class TrialConfig(Frozen):
     def list_plugins(self) -> list[Plugin]:
         """Return the plug-ins whose parts this run uses, sorted by name."""
         parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
+        parts.append(type(self.mixing))
         parts += [type(term) for term in self.terms.get_active().values()]
         parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
         encoder: Any = self.model.encoder
@@ -314,6 +329,8 @@ def _rebuild_models() -> None:
     for stage in (TwoStage, RRT):
         stage.model_fields["loss"].annotation = optional
     TrialConfig.model_fields["loss"].annotation = loss
+    mixing: Any = reduce(or_, MIXING.values())
+    TrialConfig.model_fields["mixing"].annotation = Annotated[mixing, Field(discriminator="name")] | None
     ModelSpec.model_fields["encoder"].annotation = make_encoder_union()
     fields = Terms.model_fields
     for name in fields.keys() - TERMS.keys():
@@ -328,6 +345,6 @@ def _rebuild_models() -> None:
     TrialConfig.model_rebuild(force=True)
 
 
-for _registry in (LOSSES, TERMS, ENCODERS):
+for _registry in (LOSSES, TERMS, ENCODERS, MIXING):
     _registry.watch(_rebuild_models)
 plugins.load_installed()

@@ -34,6 +34,7 @@ REGISTRIES = {
     "term": "dirtune.losses:TERMS",
     "encoder": "dirtune.models.encoders:ENCODERS",
     "metric": "dirtune.metrics.extra:EXTRA_METRICS",
+    "mixing": "dirtune.mixing:MIXING",
     "pipeline": "dirtune.data.ingest:PLUGIN_PIPELINES",
     "method": "dirtune.presets:PLUGIN_METHODS",
     "figure": "dirtune.results.figures:FIGURES",
@@ -44,12 +45,13 @@ GROUPS = {
     "term": "dirtune.terms",
     "encoder": "dirtune.encoders",
     "metric": "dirtune.metrics",
+    "mixing": "dirtune.mixing",
     "pipeline": "dirtune.pipelines",
     "method": "dirtune.methods",
     "figure": "dirtune.figures",
 }
 """Group of entry points of each kind."""
-TRAINED_KINDS = ("loss", "term", "encoder", "metric")
+TRAINED_KINDS = ("loss", "term", "encoder", "metric", "mixing")
 """Kinds of parts that a trial uses."""
 _SUFFIX = ".py"
 _DIGITS = 16

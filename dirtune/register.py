@@ -13,6 +13,8 @@ from dirtune.errors import Fault, InputError
 
 PartT = TypeVar("PartT")
 _NAME = re.compile("[a-z][a-z0-9_]*")
+_METHODS = {"encoder": "build", "mixing": "fit"}
+"""Method that a part of a kind must have."""
 
 
 def term(name: str) -> Callable[[type[PartT]], type[PartT]]:
@@ -28,6 +30,11 @@ def loss(name: str) -> Callable[[type[PartT]], type[PartT]]:
 def encoder(name: str) -> Callable[[type[PartT]], type[PartT]]:
     """Register an encoder: a `Frozen` class with `name: Literal[NAME]` and `build(inputs)`."""
     return _make_decorator("encoder", name)
+
+
+def mixing(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a mixing: a `Frozen` class with `name: Literal[NAME]` and `fit(labels)` (`dirtune.mixing.Mixing`)."""
+    return _make_decorator("mixing", name)
 
 
 def metric(name: str, *, higher_is_better: bool) -> Callable[[PartT], PartT]:
@@ -87,7 +94,7 @@ def _find_fault(kind: str, name: str, part: Any) -> str | None:
             return "the name belongs to a metric of every data set"
         is_said = isinstance(getattr(part, "higher_is_better", None), bool)
         return None if callable(part) and is_said else "must be a function with an attribute higher_is_better"
-    if kind not in {"loss", "term", "encoder"}:
+    if kind not in {"loss", "term", *_METHODS}:
         return None
     if not (isinstance(part, type) and issubclass(part, Frozen)):
         return "must be a class derived from dirtune.frozen.Frozen"
@@ -97,6 +104,5 @@ def _find_fault(kind: str, name: str, part: Any) -> str | None:
     tag = part.model_fields.get("name")
     if tag is None or get_args(tag.annotation) != (name,) or tag.default != name:
         return f'needs the field `name: Literal["{name}"] = "{name}"`'
-    if kind == "encoder" and not hasattr(part, "build"):
-        return "needs a method `build`"
-    return None
+    method = _METHODS.get(kind)
+    return f"needs a method `{method}`" if method and not hasattr(part, method) else None

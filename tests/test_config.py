@@ -19,6 +19,7 @@ MINIMAL: dict[str, Any] = {
 }
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
+    "mixing": {"name": "c_mixup"},
     "model.label_transform": "log",
     "model.pixel_units": None,
     "data.split": 2,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "errors process randomness frozen nested registry plugins",
     "io",
-    "manifest label_transform reweighting batch metrics diagnostics",
+    "manifest label_transform reweighting mixing batch metrics diagnostics",
     "losses models results",
     "recipe config presets register testing nn",
     "study",
@@ -41,6 +41,7 @@ WITHOUT_TORCH_AND_RAY = [
     "manifest",
     "label_transform",
     "reweighting",
+    "mixing",
     "metrics",
     "diagnostics",
     "results",

@@ -30,11 +30,19 @@ REGISTRIES = {
     "losses": ("dirtune.losses:LOSSES",),
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
+    "mixing": ("dirtune.mixing:MIXING",),
     "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
     "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.extra:EXTRA_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
 }
-PLUGIN_KINDS = {"loss": "losses", "term": "terms", "encoder": "encoders", "metric": "metrics", "pipeline": "data"}
+PLUGIN_KINDS = {
+    "loss": "losses",
+    "term": "terms",
+    "encoder": "encoders",
+    "metric": "metrics",
+    "mixing": "mixing",
+    "pipeline": "data",
+}
 """Kinds of parts that installed packages may add (`dirtune.plugins`), with their names here."""
 PRESETS = {"methods": read_methods, "recipes": read_recipes}
 
@@ -57,6 +65,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
         "methods",
         "recipes",
         "encoders",
+        "mixing",
         "augmentations",
         "metrics",
         "diagnostics",
@@ -84,7 +93,7 @@ def describe_entry(kind: str, name: str) -> Entry:
     Raises:
         InputError: the kind or `name` is unknown.
     """
-    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders")}
+    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "mixing")}
     if kind not in (known := [*REGISTRIES, *PRESETS, "data", "studies"]):
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=known))
     things: Mapping[str, Any]

@@ -58,9 +58,14 @@ class Split(ABC):
         """All rows in the order of fastest reading, for an evaluation; shape `(rows,)`."""
         return torch.arange(len(self)) if self.groups is None else torch.cat(self.groups)
 
+    @property
+    def is_windowed(self) -> bool:
+        """True if the set is read from disk in every epoch, in windows of its row groups."""
+        return self.groups is not None and len(self.groups) > WINDOW_GROUPS
+
     def make_order(self, seed: int, epoch: int, *, batch_size: int, world: int) -> Int[Tensor, " rows"]:
         """Return the order of the samples in an epoch; it depends on (seed, epoch) alone if one window holds the set."""
-        if self.groups is None or len(self.groups) <= WINDOW_GROUPS:
+        if self.groups is None or not self.is_windowed:
             return make_epoch_order(seed, epoch, len(self))
         return make_windowed_order(self.groups, seed, epoch, batch_size=batch_size, world=world)
 
@@ -208,11 +213,7 @@ def make_train_batches(
         steps: consecutive batches to yield, from 0; None means all.
     """
     size = batch_size // accumulation
-    parts = [
-        slice(start + own[0], start + own[1])
-        for start, rows in zip(range(0, len(order), size), order.split(size), strict=True)
-        for own in [get_rank_share(len(rows), rank, world)]
-    ]
+    parts = slice_order(len(order), size, rank=rank, world=world)
     begin, end = (0, len(parts)) if steps is None else (steps.start * accumulation, steps.stop * accumulation)
     # Once for all steps, as in `ResidentSplit.read`
     on_device = order.to(split.labels.device)
@@ -238,6 +239,12 @@ def make_train_batches(
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,
         )
+
+
+def slice_order(rows: int, size: int, *, rank: int, world: int) -> list[slice]:
+    """Return a rank's slices of an order of rows, one for each micro-batch of this size."""
+    shares = [(start, get_rank_share(min(size, rows - start), rank, world)) for start in range(0, rows, size)]
+    return [slice(start + first, start + stop) for start, (first, stop) in shares]
 
 
 def get_rank_share(total: int, rank: int, world: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.randomness import derive_seed
-from dirtune.training import evaluation, gradient_shares, memory, numerics, passes, smoothing, stages
+from dirtune.training import evaluation, gradient_shares, memory, mixed_batches, numerics, passes, smoothing, stages
 from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.state import Seconds, Training
 
@@ -128,6 +128,8 @@ def _run_part(
         accumulation=recipe.accumulation,
         steps=part.steps,
     )
+    if training.stage.config.mixing is not None:
+        batches = mixed_batches.mix_batches(batches, training, sample_weights, order, part)
     stages.set_modes(model, training.model, training.stage)
     # The sum over the micro-batches of the step so far
     step_loss: Loss | None = None

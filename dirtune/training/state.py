@@ -1,5 +1,6 @@
 """State of a run between two epochs, complete enough to be saved, restored and continued with identical results."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.data import cache, resplit, subset
-from dirtune.errors import InputError
+from dirtune.errors import Fault, InputError
 from dirtune.label_transform import make_training_spec
 from dirtune.manifest import LabelSpec
 from dirtune.models.regressor import Regressor
@@ -194,11 +195,22 @@ def begin_training(
     task.check(config)
     data = cache.transform_training_labels(resplit.redraw_splits(data, config.data.split), transform)
     data = subset.select_training_subset(data, config.data.fraction)
-    if faults := [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]:
+    faults = [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]
+    if faults := [*faults, *_find_reading_faults(config, data.splits["train"], where=data.manifest.name)]:
         raise InputError(faults)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.
     model = numerics.prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
     return Training(config, data, ranks, model, task)
+
+
+def _find_reading_faults(config: TrialConfig, split: cache.Split, *, where: str) -> Iterator[Fault]:
+    """Yield a fault for every setting that needs rows in an order in which a split on disk is not read."""
+    if not split.is_windowed:
+        return
+    advice = "but they do not fit into memory and are read in windows"
+    if config.mixing is not None and getattr(config.mixing, "partners", "split") != "batch":
+        rule = f"draws partners from all training rows, {advice}; use partners: batch, or more memory"
+        yield Fault(where=where, key="mixing", rule=rule, got=config.mixing.name)
 
 
 def load_best_weights(training: Training) -> None:

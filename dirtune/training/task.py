@@ -190,9 +190,13 @@ class SampleTask(Task):
     evaluation_rows = 1024
     statistics_rows = 1024
 
-    def find_faults(self, config: TrialConfig) -> Iterable[Fault]:
-        """Yield nothing: all settings are defined for one label per sample."""
-        return ()
+    def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
+        """Yield a fault for every setting that is not defined for the inputs."""
+        tokens = [name for name, spec in self.manifest.inputs.items() if spec.kind == "tokens"]
+        if config.mixing is not None and tokens:
+            rule = f"has no form for tokens (input {tokens[0]!r}), between which there are no numbers"
+            advice = "ingest the texts as features of a frozen encoder"
+            yield Fault(where=self.manifest.name, key="mixing", rule=f"{rule}; {advice}", got=config.mixing.name)
 
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
         """Return a regressor with one prediction per sample."""
@@ -256,6 +260,8 @@ class DenseTask(Task):
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for per-pixel labels."""
         found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
+        if config.mixing is not None:
+            found["mixing"] = config.mixing.name
         if config.plugin_metrics:
             found["metrics"] = config.plugin_metrics[0]
         for prefix, part in (("", config), ("scheme.", config.scheme)):

@@ -18,6 +18,7 @@ from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import EXTRA_METRICS, METRICS, spearman
+from dirtune.mixing import MIXING
 from dirtune.models.encoders import ENCODERS
 from dirtune.pipelines import PIPELINES
 from dirtune.presets import read_methods, read_recipes
@@ -31,6 +32,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "losses": LOSSES,
         "terms": TERMS,
         "encoders": ENCODERS,
+        "mixing": MIXING,
         "augmentations": AUGMENTATIONS | DENSE_AUGMENTATIONS,
         "metrics": {**METRICS, **EXTRA_METRICS},
         "diagnostics": DIAGNOSTICS,

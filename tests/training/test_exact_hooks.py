@@ -1,0 +1,73 @@
+"""Run with `pytest tests/training/test_exact_hooks.py`: what changes batch or step is equal on ranks, resumed and streamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dirtune.data.cache import ResidentData
+from dirtune.io.storage import Storage
+from dirtune.training.trial import TrialRun
+from tests.training.gloo import on_ranks
+from tests.training.runs import TERMS, Configure, finish, in_float64, job_of, lasting, same, tables, trained, weights_of
+from tests.training.test_on_ranks import outcome
+from tests.training.toy_inputs import make_case_config, make_data
+
+HOOKS: dict[str, dict[str, Any]] = {
+    "mixing": {"mixing": {"name": "c_mixup", "share_per": "row"}},
+}
+# The last batch of the 202 rows has 1 row, so that most ranks get none of it.
+RECIPE = {"epochs": 2, "batch_size": 67, "optimizer": "sgd", "momentum": 0.9, "gradient_clip": 0.5}
+SETTINGS = {"terms": TERMS, "model": {"projection_dim": 4}, "reweighting": {"scheme": "inverse"}}
+
+
+def outcomes(rank: int, world: int, runs: list[Any]) -> list[dict[str, Any]]:
+    return [outcome(rank, world, *run) for run in runs]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_to_the_weights_of_one_process(configuration: Configure, toy: ResidentData, world: int) -> None:
+    data = in_float64(toy)
+    split_up = {"batch_size": 66, "accumulation": 3}
+    runs = [
+        (data, configuration(**SETTINGS, **hook, recipe=RECIPE | changed))
+        for hook in HOOKS.values()
+        for changed in ({}, split_up)
+    ]
+    expected = outcomes(0, 1, runs)
+    for found in on_ranks(world, outcomes, runs):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one["weights"], other["weights"], rtol=1e-12, atol=1e-12)
+            assert one["digest"] == other["digest"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_killed_trial_resumes_to_the_last_bit(
+    configuration: Configure, toy: ResidentData, hook: str, tmp_path: Path
+) -> None:
+    recipe = {"epochs": 3, "steps_per_epoch": 3}
+    job = job_of(configuration(**SETTINGS, **HOOKS[hook], recipe=recipe), toy)
+    whole, interrupted = (Storage.open(tmp_path / name) for name in ("whole", "interrupted"))
+    expected = finish(TrialRun(job, toy, whole))
+    TrialRun(job, toy, interrupted).step()
+    resumed = finish(TrialRun(job, toy, interrupted))
+    assert same(weights_of(resumed.training), weights_of(expected.training))
+    assert lasting(tables(interrupted)) == lasting(tables(whole))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_streamed_set_trains_as_one_in_memory(hook: str) -> None:
+    config = make_case_config("image", {**HOOKS[hook], "recipe": {"epochs": 2, "views": {"augmentation": "light"}}})
+    weights = [
+        weights_of(trained(config, make_data(inputs, torch.device("cpu")))) for inputs in ("image", "image streamed")
+    ]
+    assert same(*weights)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_it_changes_the_training(configuration: Configure, toy: ResidentData, hook: str) -> None:
+    weights = [weights_of(trained(configuration(**SETTINGS, **each), toy)) for each in ({}, HOOKS[hook])]
+    assert not same(*weights)
