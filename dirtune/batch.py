@@ -67,6 +67,8 @@ class TrainingLabels:
     spec: LabelSpec
     label_scale: float = 1.0
     """Divisor of the labels that a regression loss is given."""
+    weights: Float[Tensor, " samples"] | None = None
+    """Weights of re-weighting, with mean one; None means all are one."""
 
     @property
     def num_samples(self) -> int:

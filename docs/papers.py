@@ -441,6 +441,33 @@ PAPERS = (
             ),
         ),
     ),
+    Paper(
+        title="Dist Loss (Nie et al., ICLR 2025)",
+        sources=("Ngk03/DIR-Dist-Loss",),
+        recipe=None,
+        methods=("dist_loss",),
+        modules=("dirtune/losses/dist_loss.py",),
+        rows=(
+            (
+                "pseudo-labels",
+                "by the density",
+                "rounded counts, biased below some hundred rows",
+                "quantiles; published: as the script",
+            ),
+            (
+                "weights of ranks",
+                "-",
+                "of the row with the rank's number",
+                "of the pseudo-label; published: as the script",
+            ),
+            (
+                "training on ages",
+                "l1, then the predictor again",
+                "the first stage's command keeps `--reweight inverse`",
+                "from the start; with `rrt` on the predictor",
+            ),
+        ),
+    ),
 )
 
 

@@ -3,7 +3,8 @@
 Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function in the same file.
 A loss of single errors is a `PointLoss`, which implements the loss of a residual. To add one: write its file, add its line
 here; from outside of the package, see `dirtune.plugins`. A loss or term that is fitted to the training labels, or that has parameters of its own, has a method `fit`
-(`Fittable`) and is called through the module that `fit` returns.
+(`Fittable`) and is called through the module that `fit` returns. One that has no form under some conditions names them in an
+attribute `needs` (`dirtune.losses.needs`).
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,7 +17,9 @@ from dirtune.losses import (
     acconr,
     adasupcon,
     balanced_mse,
+    ccc,
     conr,
+    dist_loss,
     focal,
     multi_similarity,
     ordinal_entropy,
@@ -33,6 +36,8 @@ LOSSES = Registry(
     {
         "bmc": balanced_mse.BMC,
         "bni": balanced_mse.BNI,
+        "ccc": ccc.CCC,
+        "dist": dist_loss.DistLoss,
         "focal_l1": focal.FocalL1,
         "focal_mse": focal.FocalMSE,
         "gai": balanced_mse.GAI,

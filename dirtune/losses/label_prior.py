@@ -53,9 +53,6 @@ def _fit_mixture(labels: bytes, dims: int, components: int) -> tuple[np.typing.N
 def build_histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor]:
     """Return the label bins that are not empty, after smoothing if any: `centers` and `probabilities`, both `(bins,)`.
 
-    A bin's center is its middle, as officially for depth; where every training label is on the edge of a bin, as whole
-    years are, it is the lower edge, as officially for ages.
-
     Raises:
         InputError: labels of several dimensions, or an lds that does not fit the bins.
     """
@@ -67,11 +64,22 @@ def build_histogram(labels: TrainingLabels, lds: LDS | None) -> dict[str, Tensor
     if lds is not None:
         counts = smooth_counts(counts, lds, truncate=lds.published_truncation)
     (bins,) = counts.nonzero()
-    positions = (labels.labels.double() - spec.low) / spec.bin_width
-    # Float32 labels on decimal edges are off by less than a thousandth of a bin.
-    on_edges = bool((positions - positions.round()).abs().max() < 1e-3)
-    centers = spec.low + (bins + (0.0 if on_edges else 0.5)) * spec.bin_width
+    centers = compute_bin_centers(labels)[bins]
     return {
         "centers": torch.tensor(centers / labels.label_scale),
         "probabilities": torch.tensor(counts[bins] / counts.sum()),
     }
+
+
+def compute_bin_centers(labels: TrainingLabels) -> np.typing.NDArray[np.float64]:
+    """Return the center of every label bin, in the unit of training.
+
+    It is the bin's middle, as in Balanced MSE's code for depth; where every training label is on the edge of a bin, as whole
+    years are, it is the lower edge, as in its code for ages.
+    """
+    spec = labels.spec
+    positions = (labels.labels.double() - spec.low) / spec.bin_width
+    # Float32 labels on decimal edges are off by less than a thousandth of a bin.
+    on_edges = bool((positions - positions.round()).abs().max() < 1e-3)
+    places = np.arange(spec.num_bins, dtype=np.float64) + (0.0 if on_edges else 0.5)
+    return np.asarray(spec.low + places * spec.bin_width, dtype=np.float64)

@@ -121,6 +121,7 @@ class Training:
             label_bins=split.label_bins,
             spec=self.label_spec,
             label_scale=label_scale,
+            weights=self.task.compute_sample_weights(split, stage.config.reweighting),
         )
         self.loss = self.task.make_loss(labels, stage)
         self.optimizer = build_optimizer(stage.recipe, self.model, self.loss)

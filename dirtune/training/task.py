@@ -23,6 +23,7 @@ from dirtune.data.views import make_transform
 from dirtune.errors import Fault, InputError
 from dirtune.label_transform import restore_labels, transform_labels
 from dirtune.losses.balanced_mse import BMC
+from dirtune.losses.needs import Needs
 from dirtune.manifest import LabelTransform, Manifest
 from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
 from dirtune.models import build, dense_regressor
@@ -76,12 +77,13 @@ class Task(ABC):
 
         Raises:
             InputError: the data set does not have the objective's metric, labels of several dimensions are to be
-                smoothed, a setting is not defined for the kind of label, or the labels cannot be transformed.
+                smoothed, a setting is not defined for the kind of label, a loss or term has no form for the labels or the
+                recipe, or the labels cannot be transformed.
         """
         where, dims = self.manifest.name, len(self.manifest.label.axes)
         label_units.check_label_transform(config, self.manifest)
         known = (*self.metrics, *config.plugin_metrics)
-        if faults := list(self.find_faults(config)):
+        if faults := [*self.find_faults(config), *self._find_unmet_needs(config)]:
             raise InputError(faults)
         for key, chosen in (
             ("objective", config.objective),
@@ -94,6 +96,27 @@ class Task(ABC):
             # The window runs over neighboring bins, and consecutive cells of a grid are no neighbors.
             rule = "is made for labels of one dimension"
             raise InputError(Fault(where=where, key="reweighting.fds", rule=rule, got=dims))
+
+    def _find_unmet_needs(self, config: TrialConfig) -> Iterator[Fault]:
+        """Yield a fault for every condition of a loss or term (`dirtune.losses.needs`) that data or recipe do not meet."""
+        for stage in stages.list_stages(config):
+            recipe = stage.recipe
+            is_first_apart = recipe.views.regression == "first"
+            of_loss, of_terms = (1, recipe.views.count - 1) if is_first_apart else (recipe.views.count,) * 2
+            parts: dict[str, tuple[Any, int]] = {}
+            if stage.trains_predictor:
+                key = "scheme.loss" if getattr(config.scheme, "loss", None) is stage.config.loss else "loss"
+                parts[f"{key}.name"] = stage.config.loss, of_loss
+            if stage.trains_representation:
+                parts |= {f"terms.{name}": (term, of_terms) for name, term in config.terms.get_active().items()}
+            for key, (part, views) in parts.items():
+                needs: Needs = getattr(part, "needs", Needs())
+                # Terms without a form for per-pixel labels are among the faults of their task.
+                is_dense_term = self.manifest.label.dense is not None and key.startswith("terms.")
+                rules = [] if is_dense_term else [*needs.find_label_faults(self.manifest.label)]
+                rules += needs.find_batch_faults(recipe.micro_batch, accumulation=recipe.accumulation, views=views)
+                name = key.rpartition(".")[2] if key.startswith("terms") else getattr(part, "name", None)
+                yield from (Fault(where=self.manifest.name, key=key, rule=rule, got=name) for rule in rules)
 
     def collect_outputs(
         self, model: Regressor, split: Split, ranks: distributed.Ranks, select: Callable[[RegressorOutput], Tensor]
