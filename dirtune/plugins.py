@@ -438,16 +438,12 @@ def _check_imports(plugin: FilePlugin) -> None:
             names = ["." if node.level else str(node.module).split(".")[0]]
         for name in names:
             is_neighbor = (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
-            if name == "." or (is_neighbor and not _is_installed(name)):
+            is_installed = name in sys.stdlib_module_names or name in _read_distributions()
+            if name == "." or (is_neighbor and not is_installed):
                 rule = (
                     "imports a file beside it, which would not reach the workers; put both into one file or a package"
                 )
                 raise InputError(Fault(where=f"{plugin.name}:{node.lineno}", rule=rule, got=name))
-
-
-def _is_installed(module: str) -> bool:
-    """Return True for a module of the standard library or of an installed distribution."""
-    return module in sys.stdlib_module_names or module in _read_distributions()
 
 
 @cache

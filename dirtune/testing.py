@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -26,9 +26,14 @@ from dirtune.frozen import Frozen, read
 from dirtune.manifest import InputSpec, LabelSpec
 from dirtune.randomness import derive_seed
 
+_Check = TypeVar("_Check", bound=Callable[..., None])
 PER_ROW = ("labels", "label_bins", "predictions", "weights", "samples")
 """Fields of `TermInputs` with one entry per row, besides the representations."""
 _LABELS = 10
+TERM_CHECKS: dict[str, Callable[[Any], None]] = {}
+LOSS_CHECKS: dict[str, Callable[[Any], None]] = {}
+ENCODER_CHECKS: dict[str, Callable[[Any, Mapping[str, InputSpec]], None]] = {}
+METRIC_CHECKS: dict[str, Callable[[Callable[..., float], bool], None]] = {}
 
 
 def check_term(term: Any, *, has_slope: bool = True) -> None:
@@ -160,6 +165,16 @@ def compute_gradient(term: Any, inputs: TermInputs) -> tuple[Tensor, Tensor]:
     return loss, torch.autograd.grad(loss, inputs.representations)[0]
 
 
+def _as_check(checks: dict[str, _Check], name: str) -> Callable[[_Check], _Check]:
+    """Add the decorated function to `checks`."""
+
+    def add(check: _Check) -> _Check:
+        checks[name] = check
+        return check
+
+    return add
+
+
 def _make_value(part: Any) -> Any:
     return part() if isinstance(part, type) else part
 
@@ -185,25 +200,31 @@ def _reorder(inputs: TermInputs, order: Tensor) -> TermInputs:
     return replace(inputs, representations=inputs.representations.detach()[order].requires_grad_(), **rows)
 
 
+@_as_check(TERM_CHECKS, "the_weight_is_not_negative")
 def _term_weight_is_not_negative(term: Any) -> None:
     assert term.weight >= 0
 
 
+@_as_check(TERM_CHECKS, "it_reads_back_from_plain_data")
+@_as_check(LOSS_CHECKS, "it_reads_back_from_plain_data")
 def _part_reads_back_from_plain_data(part: Any) -> None:
     assert isinstance(part, Frozen), "must be derived from dirtune.frozen.Frozen"
     assert read(type(part), part.model_dump(mode="json"), where="the part") == part
 
 
+@_as_check(TERM_CHECKS, "a_usual_batch_gives_a_finite_scalar_and_moves_the_representations")
 def _term_is_finite_and_moves_the_representations(term: Any) -> None:
     assert _assert_finite(term, make_inputs_for(term)).abs().max() > 0, "the gradient is zero"
 
 
+@_as_check(TERM_CHECKS, "the_loss_keeps_the_precision_of_the_representations")
 def _term_keeps_the_precision(term: Any) -> None:
     for dtype in (torch.float32, torch.float64):
         loss, gradient = compute_gradient(term, make_inputs_for(term, dtype=dtype))
         assert loss.dtype == gradient.dtype == dtype, f"{dtype} gives {loss.dtype}"
 
 
+@_as_check(TERM_CHECKS, "permuting_the_samples_changes_nothing")
 def _term_ignores_the_order_of_samples(term: Any) -> None:
     inputs, fitted = make_inputs_for(term), fit(term)
     samples = torch.tensor([5, 2, 7, 0, 1, 6, 3, 4])
@@ -211,6 +232,7 @@ def _term_ignores_the_order_of_samples(term: Any) -> None:
     torch.testing.assert_close(fitted(permuted), fitted(inputs), rtol=1e-12, atol=1e-15)
 
 
+@_as_check(TERM_CHECKS, "the_order_of_the_views_changes_nothing")
 def _term_ignores_the_order_of_views(term: Any) -> None:
     for views in (2, 3, 4):
         inputs, fitted = make_inputs_for(term, views=views), fit(term)
@@ -218,6 +240,7 @@ def _term_ignores_the_order_of_views(term: Any) -> None:
         torch.testing.assert_close(fitted(turned), fitted(inputs), rtol=1e-12, atol=1e-15)
 
 
+@_as_check(TERM_CHECKS, "the_inputs_stay_as_they_were")
 def _term_leaves_its_inputs(term: Any) -> None:
     inputs, untouched = make_inputs_for(term), make_inputs_for(term)
     fit(term)(inputs).backward()
@@ -225,16 +248,19 @@ def _term_leaves_its_inputs(term: Any) -> None:
         assert torch.equal(getattr(inputs, name), getattr(untouched, name)), f"{name} was changed"
 
 
+@_as_check(TERM_CHECKS, "one_row_gives_a_constant_with_a_backward_pass")
 def _term_of_one_row_has_no_gradient(term: Any) -> None:
     inputs = make_inputs_for(term, samples=1, views=1, dtype=torch.float32)
     assert _assert_finite(term, inputs).abs().max() == 0
 
 
+@_as_check(TERM_CHECKS, "one_sample_is_finite")
 def _term_of_one_sample_is_finite(term: Any) -> None:
     for views in (2, 3):
         _assert_finite(term, make_inputs_for(term, samples=1, views=views, dtype=torch.float32))
 
 
+@_as_check(TERM_CHECKS, "equal_labels_are_finite")
 def _term_of_equal_labels_is_finite(term: Any) -> None:
     for views in (1, 2, 3, 4):
         for label_range in (0.0, 10.0):
@@ -242,10 +268,12 @@ def _term_of_equal_labels_is_finite(term: Any) -> None:
             _assert_finite(term, replace(inputs, label_range=label_range))
 
 
+@_as_check(TERM_CHECKS, "distinct_labels_in_one_view_are_finite")
 def _term_of_distinct_labels_is_finite(term: Any) -> None:
     _assert_finite(term, make_inputs_for(term, labels=list(range(6)), views=1, dtype=torch.float32))
 
 
+@_as_check(TERM_CHECKS, "labels_beyond_their_range_are_finite")
 def _term_of_labels_beyond_their_range_is_finite(term: Any) -> None:
     inputs = make_inputs_for(term, dtype=torch.float32)
     labels = 30 * inputs.labels - 100
@@ -264,11 +292,13 @@ def list_degenerate_inputs(term: Any) -> Iterator[TermInputs]:
     yield inputs
 
 
+@_as_check(TERM_CHECKS, "degenerate_representations_have_finite_gradients")
 def _term_of_degenerate_representations_is_finite(term: Any) -> None:
     for inputs in list_degenerate_inputs(term):
         _assert_finite(term, inputs)
 
 
+@_as_check(TERM_CHECKS, "any_temperature_is_finite")
 def _term_is_finite_at_any_temperature(term: Any) -> None:
     if "tau" not in type(term).model_fields:
         return
@@ -281,30 +311,12 @@ def _term_is_finite_at_any_temperature(term: Any) -> None:
             _assert_finite(tempered, inputs)
 
 
+@_as_check(TERM_CHECKS, "the_gradient_is_the_slope_of_the_loss")
 def _term_gradient_is_the_slope(term: Any) -> None:
     inputs, fitted = make_inputs_for(term, samples=5, dim=3), fit(term)
     assert torch.autograd.gradcheck(
         lambda representations: fitted(replace(inputs, representations=representations)), (inputs.representations,)
     )
-
-
-TERM_CHECKS: Mapping[str, Callable[[Any], None]] = {
-    "the_weight_is_not_negative": _term_weight_is_not_negative,
-    "it_reads_back_from_plain_data": _part_reads_back_from_plain_data,
-    "a_usual_batch_gives_a_finite_scalar_and_moves_the_representations": _term_is_finite_and_moves_the_representations,
-    "the_loss_keeps_the_precision_of_the_representations": _term_keeps_the_precision,
-    "permuting_the_samples_changes_nothing": _term_ignores_the_order_of_samples,
-    "the_order_of_the_views_changes_nothing": _term_ignores_the_order_of_views,
-    "the_inputs_stay_as_they_were": _term_leaves_its_inputs,
-    "one_row_gives_a_constant_with_a_backward_pass": _term_of_one_row_has_no_gradient,
-    "one_sample_is_finite": _term_of_one_sample_is_finite,
-    "equal_labels_are_finite": _term_of_equal_labels_is_finite,
-    "distinct_labels_in_one_view_are_finite": _term_of_distinct_labels_is_finite,
-    "labels_beyond_their_range_are_finite": _term_of_labels_beyond_their_range_is_finite,
-    "degenerate_representations_have_finite_gradients": _term_of_degenerate_representations_is_finite,
-    "any_temperature_is_finite": _term_is_finite_at_any_temperature,
-    "the_gradient_is_the_slope_of_the_loss": _term_gradient_is_the_slope,
-}
 
 
 def _make_errors(samples: int = 12, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -316,10 +328,12 @@ def _make_errors(samples: int = 12, dtype: torch.dtype = torch.float64) -> tuple
     return predictions.to(dtype).requires_grad_(), labels.to(dtype), (weights / weights.mean()).to(dtype)
 
 
+@_as_check(LOSS_CHECKS, "the_name_is_the_only_value_of_its_field")
 def _loss_name_is_its_tag(loss: Any) -> None:
     assert get_args(type(loss).model_fields["name"].annotation) == (loss.name,)
 
 
+@_as_check(LOSS_CHECKS, "a_usual_batch_gives_a_finite_scalar_and_moves_the_predictions")
 def _loss_is_finite_and_moves_the_predictions(loss: Any) -> None:
     for dtype in (torch.float32, torch.float64):
         predictions, labels, weights = _make_errors(dtype=dtype)
@@ -332,23 +346,27 @@ def _loss_is_finite_and_moves_the_predictions(loss: Any) -> None:
         assert gradient.abs().max() > 0
 
 
+@_as_check(LOSS_CHECKS, "permuting_the_rows_changes_nothing")
 def _loss_ignores_the_order_of_rows(loss: Any) -> None:
     rows, fitted = _make_errors(), fit(loss)
     order = torch.arange(12).flip(0)
     torch.testing.assert_close(fitted(*(each[order] for each in rows)), fitted(*rows), rtol=1e-12, atol=0)
 
 
+@_as_check(LOSS_CHECKS, "the_weights_are_used")
 def _loss_uses_the_weights(loss: Any) -> None:
     predictions, labels, weights = _make_errors()
     assert not torch.isclose(fit(loss)(predictions, labels, weights), fit(loss)(predictions, labels, weights.flip(0)))
 
 
+@_as_check(LOSS_CHECKS, "the_inputs_stay_as_they_were")
 def _loss_leaves_its_inputs(loss: Any) -> None:
     rows, untouched = _make_errors(), _make_errors()
     fit(loss)(*rows).backward()
     assert all(torch.equal(each, before) for each, before in zip(rows, untouched, strict=True))
 
 
+@_as_check(LOSS_CHECKS, "one_and_two_rows_and_exact_predictions_are_finite")
 def _loss_of_few_rows_is_finite(loss: Any) -> None:
     for samples in (1, 2):
         predictions, labels, weights = _make_errors(samples)
@@ -359,22 +377,11 @@ def _loss_of_few_rows_is_finite(loss: Any) -> None:
             assert gradient.isfinite().all()
 
 
+@_as_check(LOSS_CHECKS, "the_gradient_is_the_slope_of_the_loss")
 def _loss_gradient_is_the_slope(loss: Any) -> None:
     predictions, labels, weights = _make_errors(5)
     fitted = fit(loss)
     assert torch.autograd.gradcheck(lambda guessed: fitted(guessed, labels, weights), (predictions,))
-
-
-LOSS_CHECKS: Mapping[str, Callable[[Any], None]] = {
-    "the_name_is_the_only_value_of_its_field": _loss_name_is_its_tag,
-    "it_reads_back_from_plain_data": _part_reads_back_from_plain_data,
-    "a_usual_batch_gives_a_finite_scalar_and_moves_the_predictions": _loss_is_finite_and_moves_the_predictions,
-    "permuting_the_rows_changes_nothing": _loss_ignores_the_order_of_rows,
-    "the_weights_are_used": _loss_uses_the_weights,
-    "the_inputs_stay_as_they_were": _loss_leaves_its_inputs,
-    "one_and_two_rows_and_exact_predictions_are_finite": _loss_of_few_rows_is_finite,
-    "the_gradient_is_the_slope_of_the_loss": _loss_gradient_is_the_slope,
-}
 
 
 def _build(spec: Any, inputs: Mapping[str, InputSpec], seed: int = 0) -> Any:
@@ -382,6 +389,7 @@ def _build(spec: Any, inputs: Mapping[str, InputSpec], seed: int = 0) -> Any:
     return spec.build(dict(inputs))
 
 
+@_as_check(ENCODER_CHECKS, "embeddings_have_the_announced_size")
 def _encoder_has_the_announced_size(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     encoder = _build(spec, inputs).eval()
     for batch in (1, 3):
@@ -390,6 +398,7 @@ def _encoder_has_the_announced_size(spec: Any, inputs: Mapping[str, InputSpec]) 
         assert embeddings.ndim == (4 if encoder.is_dense else 2)
 
 
+@_as_check(ENCODER_CHECKS, "the_gradient_reaches_every_parameter")
 def _encoder_gradient_reaches_every_parameter(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     encoder = _build(spec, inputs).train()
     torch.manual_seed(1)
@@ -412,11 +421,13 @@ def _encoder_gradient_reaches_every_parameter(spec: Any, inputs: Mapping[str, In
     assert not waiting, f"the gradient of {min(waiting)} is zero"
 
 
+@_as_check(ENCODER_CHECKS, "one_sample_can_be_trained_on")
 def _encoder_trains_on_one_sample(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     embeddings = _build(spec, inputs).train()(make_inputs(inputs, 1))
     assert torch.isfinite(embeddings).all()
 
 
+@_as_check(ENCODER_CHECKS, "evaluation_repeats_itself_and_does_not_mix_samples")
 def _encoder_does_not_mix_samples(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     encoder, rows = _build(spec, inputs).eval(), make_inputs(inputs, 3)
     with torch.no_grad():
@@ -426,12 +437,14 @@ def _encoder_does_not_mix_samples(spec: Any, inputs: Mapping[str, InputSpec]) ->
     torch.testing.assert_close(alone, embeddings[1:2], rtol=1e-4, atol=1e-5)
 
 
+@_as_check(ENCODER_CHECKS, "one_seed_gives_one_start")
 def _encoder_starts_equal_with_a_seed(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     first, same = (_build(spec, inputs).state_dict() for _ in range(2))
     assert first.keys() == same.keys()
     assert all(torch.equal(first[part], same[part]) for part in first)
 
 
+@_as_check(ENCODER_CHECKS, "it_survives_a_round_trip_of_its_state")
 def _encoder_survives_a_round_trip(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     encoder, other = _build(spec, inputs, 0).eval(), _build(spec, inputs, 1).eval()
     other.load_state_dict(copy.deepcopy(encoder.state_dict()))
@@ -440,6 +453,7 @@ def _encoder_survives_a_round_trip(spec: Any, inputs: Mapping[str, InputSpec]) -
         assert torch.equal(encoder(rows), other(rows))
 
 
+@_as_check(ENCODER_CHECKS, "a_data_set_without_fitting_inputs_is_refused")
 def _encoder_refuses_other_inputs(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     try:
         spec.build({})
@@ -448,22 +462,11 @@ def _encoder_refuses_other_inputs(spec: Any, inputs: Mapping[str, InputSpec]) ->
     raise AssertionError("a data set without inputs must raise InputError (dirtune.models.encoders.encoder)")
 
 
+@_as_check(ENCODER_CHECKS, "it_is_built_on_the_meta_device")
 def _encoder_is_built_without_memory(spec: Any, inputs: Mapping[str, InputSpec]) -> None:
     with torch.device("meta"):
         encoder = spec.build(dict(inputs))
     assert all(each.is_meta for each in encoder.parameters()), "`dirtune plan` builds it on the device meta"
-
-
-ENCODER_CHECKS: Mapping[str, Callable[[Any, Mapping[str, InputSpec]], None]] = {
-    "embeddings_have_the_announced_size": _encoder_has_the_announced_size,
-    "the_gradient_reaches_every_parameter": _encoder_gradient_reaches_every_parameter,
-    "one_sample_can_be_trained_on": _encoder_trains_on_one_sample,
-    "evaluation_repeats_itself_and_does_not_mix_samples": _encoder_does_not_mix_samples,
-    "one_seed_gives_one_start": _encoder_starts_equal_with_a_seed,
-    "it_survives_a_round_trip_of_its_state": _encoder_survives_a_round_trip,
-    "a_data_set_without_fitting_inputs_is_refused": _encoder_refuses_other_inputs,
-    "it_is_built_on_the_meta_device": _encoder_is_built_without_memory,
-}
 
 
 def _make_predictions(error: float = 1.0) -> tuple[Any, Any]:
@@ -472,10 +475,12 @@ def _make_predictions(error: float = 1.0) -> tuple[Any, Any]:
     return labels, labels + error * generator.standard_normal(50)
 
 
+@_as_check(METRIC_CHECKS, "it_is_a_finite_number")
 def _metric_is_a_finite_number(metric: Callable[..., float], higher: bool) -> None:
     assert math.isfinite(float(metric(*_make_predictions())))
 
 
+@_as_check(METRIC_CHECKS, "no_sample_gives_nan")
 def _metric_of_no_sample_is_nan(metric: Callable[..., float], higher: bool) -> None:
     empty = np.empty(0)
     with warnings.catch_warnings():
@@ -483,6 +488,7 @@ def _metric_of_no_sample_is_nan(metric: Callable[..., float], higher: bool) -> N
         assert math.isnan(float(metric(empty, empty))), "a region without samples must give NaN"
 
 
+@_as_check(METRIC_CHECKS, "permuting_the_samples_changes_nothing")
 def _metric_ignores_the_order(metric: Callable[..., float], higher: bool) -> None:
     labels, predictions = _make_predictions()
     assert math.isclose(
@@ -490,6 +496,7 @@ def _metric_ignores_the_order(metric: Callable[..., float], higher: bool) -> Non
     )
 
 
+@_as_check(METRIC_CHECKS, "small_errors_are_better")
 def _metric_prefers_small_errors(metric: Callable[..., float], higher: bool) -> None:
     good, bad = float(metric(*_make_predictions(0.01))), float(metric(*_make_predictions(5.0)))
     direction = "higher" if higher else "lower"
@@ -498,16 +505,8 @@ def _metric_prefers_small_errors(metric: Callable[..., float], higher: bool) -> 
     )
 
 
+@_as_check(METRIC_CHECKS, "the_inputs_stay_as_they_were")
 def _metric_leaves_its_inputs(metric: Callable[..., float], higher: bool) -> None:
     rows, untouched = _make_predictions(), _make_predictions()
     metric(*rows)
     assert all(np.array_equal(each, before) for each, before in zip(rows, untouched, strict=True))
-
-
-METRIC_CHECKS: Mapping[str, Callable[[Callable[..., float], bool], None]] = {
-    "it_is_a_finite_number": _metric_is_a_finite_number,
-    "no_sample_gives_nan": _metric_of_no_sample_is_nan,
-    "permuting_the_samples_changes_nothing": _metric_ignores_the_order,
-    "small_errors_are_better": _metric_prefers_small_errors,
-    "the_inputs_stay_as_they_were": _metric_leaves_its_inputs,
-}

@@ -49,7 +49,10 @@ PRESETS = {"methods": read_methods, "recipes": read_recipes}
 
 def list_catalog() -> dict[str, dict[str, str]]:
     """Return one sentence for every known name, by kind."""
-    found = {kind: _read_registries(registries) for kind, registries in REGISTRIES.items()}
+    found: dict[str, dict[str, str]] = {}
+    for kind, registries in REGISTRIES.items():
+        texts = _read_docstrings(registries)
+        found[kind] = {name: text.split("\n\n")[0].replace("\n", " ") for name, text in texts.items()}
     for kind, read_presets in PRESETS.items():
         found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
     found["data"] = dict(import_module("dirtune.pipelines").PIPELINES)
@@ -226,13 +229,8 @@ def _format_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _read_registries(registries: tuple[str, ...]) -> dict[str, str]:
-    """Return the first docstring sentence of every entry of literal dicts, without importing them."""
-    texts = _read_docstrings(registries)
-    return {name: text.split("\n\n")[0].replace("\n", " ") for name, text in texts.items()}
-
-
 def _read_docstrings(registries: tuple[str, ...]) -> dict[str, str]:
+    """Return the docstring of every entry of literal dicts, without importing them."""
     texts: dict[str, str] = {}
     for registry in registries:
         module, _, variable = registry.partition(":")

@@ -213,7 +213,10 @@ def _make_table(data: Any, label: str | None) -> pa.Table:
     """
     try:
         if isinstance(data, tuple) and len(data) == 2:
-            return _join_pair(*data, label or LABEL)
+            inputs, labels = data[0], np.asarray(data[1])
+            table = pa.table({"x": _to_column(inputs)}) if _is_array(inputs) else _make_table(inputs, None)
+            column = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            return table.append_column(label or LABEL, _to_column(column))
         if isinstance(data, Mapping):
             tables = {name: _make_table(part, label) for name, part in data.items() if not _is_array(part)}
             if not tables:
@@ -237,12 +240,6 @@ def _make_table(data: Any, label: str | None) -> pa.Table:
         "must be a path, a URL, a data frame, a table of Arrow, a `datasets.Dataset`, a mapping of columns, or (X, y)"
     )
     raise InputError(Fault(where="data", rule=rule, got=type(data).__name__))
-
-
-def _join_pair(inputs: Any, labels: Any, label: str) -> pa.Table:
-    table = pa.table({"x": _to_column(inputs)}) if _is_array(inputs) else _make_table(inputs, None)
-    values = np.asarray(labels)
-    return table.append_column(label, _to_column(values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values))
 
 
 def _is_array(value: Any) -> bool:

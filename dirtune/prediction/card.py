@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dirtune.manifest import LabelSpec, Manifest
+from dirtune.manifest import Manifest
 from dirtune.prediction.arm import TrainedArm
 from dirtune.results.analysis.soundness import check_study
 from dirtune.results.records.studies import open_study, read_study
@@ -94,15 +94,12 @@ def _describe_data(manifest: Manifest) -> Iterator[str]:
     rows = ", ".join(f"{info.rows:,} {split}" for split, info in manifest.splits.items())
     yield f"* `{manifest.name}` (content {manifest.fingerprint}): {rows} samples"
     for axis in label.axes:
-        yield f"* label `{axis.name}`: {axis.low:g} to {axis.high:g} {axis.unit}, {_count_bins(axis)}"
+        unit = axis.unit if axis.transform == "none" else f"in {axis.transform}"
+        bins = f"{axis.num_bins:,} bins of {axis.bin_width:g} {unit}"
+        yield f"* label `{axis.name}`: {axis.low:g} to {axis.high:g} {axis.unit}, {bins}"
     counts = manifest.train_counts
     yield f"* training labels per bin: {min(counts):,} to {max(counts):,}; {sum(each == 0 for each in counts):,} of {len(counts):,} bins have none"
     yield ""
-
-
-def _count_bins(axis: LabelSpec) -> str:
-    width = f"{axis.bin_width:g} {axis.unit}" if axis.transform == "none" else f"{axis.bin_width:g} in {axis.transform}"
-    return f"{axis.num_bins:,} bins of {width}"
 
 
 def _describe_errors(trained: TrainedArm, results: str | Path) -> Iterator[str]:

@@ -79,7 +79,10 @@ def export(
     else:
         make = _make_pt2 if format == "pt2" else _make_onnx
         files = {f"model.{format}": make(trained.module, _make_examples(trained.contract, trained.module), trained)}
-    files["inputs.json"] = _hide_origin(trained.contract).model_dump_json(indent=1).encode()
+    # Without paths of the machine that ingested the data, and without notes on single rows
+    manifest = trained.contract.manifest.model_copy(update={"source": {}, "notes": ()})
+    contract = trained.contract.model_copy(update={"manifest": manifest})
+    files["inputs.json"] = contract.model_dump_json(indent=1).encode()
     files["README.md"] = make_card(trained, results=results, files=tuple(files)).encode()
     folder = Path(output) if output is not None else Path("exports") / f"{trained.study}-{trained.arm}-{format}"
     storage = Storage.open(folder)
@@ -94,11 +97,6 @@ def _read_weights(study: Storage, trained: TrainedArm) -> dict[str, bytes]:
         for seed, model in trained.models.items()
         for name in (kept.WEIGHTS, kept.CONFIG)
     }
-
-
-def _hide_origin(contract: InputContract) -> InputContract:
-    """Return the contract without paths of the machine that ingested the data, and without notes on single rows."""
-    return contract.model_copy(update={"manifest": contract.manifest.model_copy(update={"source": {}, "notes": ()})})
 
 
 def _make_examples(contract: InputContract, module: PredictionModule) -> tuple[Tensor, ...]:

@@ -85,13 +85,16 @@ def build_pareto(request: _request.PlotRequest) -> Pareto:
     groups = [
         (arm, group) for arm, found in pairs.items() for group in ([[pair] for pair in found] if is_trial else [found])
     ]
-    points = _mark_front([_make_point(arm, group) for arm, group in groups if group], x.sign, y.sign)
+    means = [_make_point(arm, group) for arm, group in groups if group]
+    front = _quantities.find_pareto_front([x.sign * p.x for p in means], [y.sign * p.y for p in means])
+    points = [replace(point, on_front=on) for point, on in zip(means, front, strict=True)]
+    points.sort(key=lambda point: (not point.on_front, point.x, point.arm))
     marked = [point for point in points if point.on_front or point.arm == reference]
     x_limits = _compute_limits([(p.x, p.x_sd) for p in marked], [p.x for p in points])
     y_limits = _compute_limits([(p.y, p.y_sd) for p in marked], [p.y for p in points])
     inside = [x_limits[0] <= p.x <= x_limits[1] and y_limits[0] <= p.y <= y_limits[1] for p in points]
     return Pareto(
-        points=points,
+        points=tuple(points),
         reference=reference,
         x_label=x.format_label(info.unit),
         y_label=y.format_label(info.unit),
@@ -137,13 +140,6 @@ def draw_pareto(data: Pareto) -> Figure:
 def _make_point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
     x, y = zip(*pairs, strict=True)
     return Point(arm=arm, x=mean(x), y=mean(y), x_sd=compute_sd(x), y_sd=compute_sd(y), on_front=False)
-
-
-def _mark_front(points: Sequence[Point], x_sign: int, y_sign: int) -> tuple[Point, ...]:
-    """Mark the points of the front, and sort them to the beginning, from left to right."""
-    front = _quantities.find_pareto_front([x_sign * p.x for p in points], [y_sign * p.y for p in points])
-    marked = [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
-    return tuple(sorted(marked, key=lambda point: (not point.on_front, point.x, point.arm)))
 
 
 def _compute_limits(marked: Sequence[tuple[float, float]], every: Sequence[float]) -> tuple[float, float]:

@@ -78,10 +78,6 @@ class StudyInfo:
         return get_repetition(seed) if self.splits > 1 else 0
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _is_list_of(kind: type) -> Callable[[object], bool]:
     # A boolean is an integer to Python.
     return lambda value: (
@@ -107,7 +103,7 @@ def _is_data(value: object) -> bool:
 
 _SCALARS = (str, int, float, type(None))
 _FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("question", "description", "reference"), ("a text", _is_text)),
+    **dict.fromkeys(("question", "description", "reference"), ("a text", lambda value: isinstance(value, str))),
     "arms": ("a list of texts", _is_list_of(str)),
     "seeds": ("a list of integers", _is_list_of(int)),
     **dict.fromkeys(("objective", "claim"), ("a mapping of texts and numbers", _is_mapping_of(_SCALARS))),

@@ -80,6 +80,8 @@ def read_content(root: str | Path, study: str) -> Content:
     levels = [item for part in table.parts for row in part.rows for item in row.levels.items()]
     # bool is a subclass of int.
     compared = [path for path, value in levels if isinstance(value, int | float) and not isinstance(value, bool)]
+    holes = [hole for part in table.parts for row in part.rows for hole in row.missing]
+    missing = ((hole.arm, str(hole.seed), hole.reason) for hole in holes)
     return Content(
         study=study,
         question=info.question,
@@ -88,7 +90,7 @@ def read_content(root: str | Path, study: str) -> Content:
         findings=tuple(map(str, check_study(root, study))),
         table=table,
         failures=_list_failures(trials),
-        holes=_list_holes(table),
+        holes=Listing(title="Missing", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(missing))),
         settings=_list_settings(info),
         provenance=_list_provenance(studies.read_provenance(storage), trials),
         trials=_list_trials(trials),
@@ -121,12 +123,6 @@ def _list_failures(trials: Iterable[Mapping[str, Any]]) -> Listing:
         if row["status"] == "failed"
     )
     return Listing(title="Failures", header=("arm", "seed", "trial", "epoch", "term", "error"), rows=rows)
-
-
-def _list_holes(table: Comparison) -> Listing:
-    holes = [hole for part in table.parts for row in part.rows for hole in row.missing]
-    rows = ((hole.arm, str(hole.seed), hole.reason) for hole in holes)
-    return Listing(title="Missing", header=("arm", "seed", "reason"), rows=tuple(dict.fromkeys(rows)))
 
 
 def _list_settings(info: studies.StudyInfo) -> tuple[Listing, ...]:

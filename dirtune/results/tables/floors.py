@@ -64,7 +64,7 @@ def make_floor_rows(
             # One for each split of the data.
             own = [floor for floor in known if (floor.name, floor.shot_rule) == (name, rule)]
             values = [
-                _get_recorded_values(floor, metric, split, regions)
+                {region: floor.values.get((split, region, metric), math.nan) for region in regions}
                 if definition is None
                 else _recompute_values(storage, floor, metric, split, regions, definition)
                 for floor in own
@@ -80,10 +80,6 @@ def make_floor_rows(
         return tuple(rows)
     except InputError:
         return ()
-
-
-def _get_recorded_values(floor: floors.Floor, metric: str, split: str, regions: Sequence[str]) -> dict[str, float]:
-    return {region: floor.values.get((split, region, metric), math.nan) for region in regions}
 
 
 def _recompute_values(

@@ -42,13 +42,19 @@ def describe_recommendation(root: str | Path, study: str) -> list[str]:
     # The largest gain first: its interval is one of several, which Holm's correction of the words accounts for.
     helping = sorted(by_word.get("helps", ()), key=lambda row: to_loss(row.cells[region].mean, table.metric))
     best = helping[0] if helping else base
-    if _finds_nothing(table, best):
+    constant = [floor for floor in table.floors if floor.name in names.CONSTANT_FLOORS]
+    if find_unbeaten(best.cells[region].mean, region, table.metric, constant):
         answer = [
             f"No recommendation: {best.arm}, at {best.cells[region].mean:.4g}{_format_unit(table)} in {_name_column(table)}, is no "
             f"better than a constant prediction; dirtune check {study} says why."
         ]
+    elif helping:
+        answer = [_describe_best(table, best, base)]
     else:
-        answer = [_describe_best(table, best, base) if helping else _describe_none(table, base)]
+        answer = [
+            f"Keep {base.arm}: no method is shown to be better in {_name_column(table)}, where it has "
+            f"{base.cells[region].mean:.4g}{_format_unit(table)}."
+        ]
     answer += _describe_costs(table, best)
     others = {
         "also helps": [_name_with_caveats(table, row) for row in helping[1:]],
@@ -61,13 +67,6 @@ def describe_recommendation(root: str | Path, study: str) -> list[str]:
     return [*answer, *_describe_floors(table, best), *table.cautions]
 
 
-def _finds_nothing(table: ArmTable, arm: ArmRow) -> bool:
-    """Return True if an arm is no better than a prediction of one number in the claim's column."""
-    region = table.claim.region
-    constant = [floor for floor in table.floors if floor.name in names.CONSTANT_FLOORS]
-    return bool(find_unbeaten(arm.cells[region].mean, region, table.metric, constant))
-
-
 def _describe_best(table: ArmTable, best: ArmRow, base: ArmRow) -> str:
     cell = best.cells[table.claim.region]
     verdict, level = cell.verdict, cell.reference_mean
@@ -77,13 +76,6 @@ def _describe_best(table: ArmTable, best: ArmRow, base: ArmRow) -> str:
     return (
         f"Use {best.arm}: it {verb} {_name_column(table)} by {share:.1%} against {base.arm}, from {level:.4g} to "
         f"{cell.mean:.4g}{_format_unit(table)} (difference {_format_difference(best, table)}{caveats})."
-    )
-
-
-def _describe_none(table: ArmTable, base: ArmRow) -> str:
-    return (
-        f"Keep {base.arm}: no method is shown to be better in {_name_column(table)}, where it has "
-        f"{base.cells[table.claim.region].mean:.4g}{_format_unit(table)}."
     )
 
 

@@ -78,7 +78,8 @@ def name_device_faults(*, has_gpu: bool) -> Iterator[None]:
     except Exception as error:
         if not has_gpu or not is_device_fault(error):
             raise
-        raise DeviceFault(get_place(), _get_first_line(error)) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise DeviceFault(get_place(), lines[0] if lines else type(error).__name__) from error
 
 
 def check_device(device: torch.device) -> None:
@@ -99,11 +100,6 @@ def get_place() -> GpuPlace:
         context = ray.get_runtime_context()
         node, ids = context.get_node_id(), context.get_accelerator_ids().get("GPU", [])
     return GpuPlace(node, host, ids[0] if ids else os.environ.get("CUDA_VISIBLE_DEVICES") or "0")
-
-
-def _get_first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 @dataclass

@@ -142,7 +142,10 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable], *, is_whole: bool,
     return Grid(
         title=f"{', '.join(studies)}: {metrics}, {request.split} split,{selection} mean ± {spread.label} over seeds",
         keys=_make_key_headings(table, parts),
-        columns=(*_make_columns(parts), *(Column("", count) for count in counts)),
+        columns=(
+            *(column for columns in _group_columns(parts) for column in columns),
+            *(Column("", count) for count in counts),
+        ),
         rows=tuple(rows),
     )
 
@@ -209,7 +212,8 @@ def _make_changes(
         for region, shown in zip(part.regions, groups, strict=True)
         if region in own
         for column in (
-            _with_samples(shown, part, region),
+            # With the number of test samples, where it is known
+            Column(shown.group, f"{shown.name} ({part.samples[region]})") if region in part.samples else shown,
             *([Column(shown.group, format_word_heading(part))] if has_words(part, region) else []),
         )
     ]
@@ -234,21 +238,11 @@ def format_word_heading(part: ArmTable) -> str:
     return f"{WORD}{CHOSEN_AFTER if part.claim.chosen_after else ''}"
 
 
-def _with_samples(column: Column, part: ArmTable, region: str) -> Column:
-    """Return a heading with the number of test samples, where it is known."""
-    count = part.samples.get(region)
-    return column if count is None else Column(column.group, f"{column.name} ({count})")
-
-
 def _make_key_headings(table: Comparison, parts: Sequence[ArmTable]) -> tuple[str, ...]:
     """Return the headings of the row keys; the first names the study where studies are stacked."""
     first, *others = table.request.rows
     several = len(table.blocks) > 1
     return (f"{parts[0].study}: {first}" if several else first, *others)
-
-
-def _make_columns(parts: Sequence[ArmTable]) -> list[Column]:
-    return [column for columns in _group_columns(parts) for column in columns]
 
 
 def _group_columns(parts: Sequence[ArmTable]) -> list[list[Column]]:
