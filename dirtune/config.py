@@ -28,14 +28,17 @@ from dirtune.randomness import SEED_LIMIT
 from dirtune.recipe import Constant, LastBatch, Optimizer, Recipe, Schedule, Views, check_micro_batches
 from dirtune.registry import Plugin
 from dirtune.reweighting import Reweighting
+from dirtune.sharpness import SHARPNESS, Sharpness
 
 if TYPE_CHECKING:
     # A union computed at run time is no type to a type checker.
     AnyLoss = RegressionLoss
     AnyMixing = Mixing
+    AnySharpness = Sharpness
 else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
     AnyMixing = Annotated[reduce(or_, MIXING.values()), Field(discriminator="name")]
+    AnySharpness = Annotated[reduce(or_, SHARPNESS.values()), Field(discriminator="name")]
 
 
 class DataConfig(Frozen):
@@ -205,6 +208,9 @@ class TrialConfig(Frozen):
     mixing: Annotated[AnyMixing | None, Added()] = None
     """Mixtures of samples in place of the samples of each training batch. Weights are mixed like labels; terms and feature
     smoothing get the label bin of the mixed label. None: no mixing."""
+    sharpness: Annotated[AnySharpness | None, Added()] = None
+    """Perturbation of the parameters at which the gradient of each step is computed a second time, which doubles the
+    forward and backward passes. The recorded loss is that of the first pass. None: one pass."""
     scheme: Scheme = Joint()
     """Stages of the training. A second stage has a new predictor, a new optimizer, a newly fitted loss and a best epoch of
     its own; the recipe's epochs and schedule are those of the first stage."""
@@ -270,7 +276,7 @@ class TrialConfig(Frozen):
     def list_plugins(self) -> list[Plugin]:
         """Return the plug-ins whose parts this run uses, sorted by name."""
         parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
-        parts.append(type(self.mixing))
+        parts += [type(self.mixing), type(self.sharpness)]
         parts += [type(term) for term in self.terms.get_active().values()]
         parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
         encoder: Any = self.model.encoder
@@ -329,8 +335,9 @@ def _rebuild_models() -> None:
     for stage in (TwoStage, RRT):
         stage.model_fields["loss"].annotation = optional
     TrialConfig.model_fields["loss"].annotation = loss
-    mixing: Any = reduce(or_, MIXING.values())
-    TrialConfig.model_fields["mixing"].annotation = Annotated[mixing, Field(discriminator="name")] | None
+    for name, registry in {"mixing": MIXING, "sharpness": SHARPNESS}.items():
+        part: Any = reduce(or_, registry.values())
+        TrialConfig.model_fields[name].annotation = Annotated[part, Field(discriminator="name")] | None
     ModelSpec.model_fields["encoder"].annotation = make_encoder_union()
     fields = Terms.model_fields
     for name in fields.keys() - TERMS.keys():
@@ -345,6 +352,6 @@ def _rebuild_models() -> None:
     TrialConfig.model_rebuild(force=True)
 
 
-for _registry in (LOSSES, TERMS, ENCODERS, MIXING):
+for _registry in (LOSSES, TERMS, ENCODERS, MIXING, SHARPNESS):
     _registry.watch(_rebuild_models)
 plugins.load_installed()

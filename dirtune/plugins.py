@@ -35,6 +35,7 @@ REGISTRIES = {
     "encoder": "dirtune.models.encoders:ENCODERS",
     "metric": "dirtune.metrics.extra:EXTRA_METRICS",
     "mixing": "dirtune.mixing:MIXING",
+    "sharpness": "dirtune.sharpness:SHARPNESS",
     "pipeline": "dirtune.data.ingest:PLUGIN_PIPELINES",
     "method": "dirtune.presets:PLUGIN_METHODS",
     "figure": "dirtune.results.figures:FIGURES",
@@ -46,12 +47,13 @@ GROUPS = {
     "encoder": "dirtune.encoders",
     "metric": "dirtune.metrics",
     "mixing": "dirtune.mixing",
+    "sharpness": "dirtune.sharpness",
     "pipeline": "dirtune.pipelines",
     "method": "dirtune.methods",
     "figure": "dirtune.figures",
 }
 """Group of entry points of each kind."""
-TRAINED_KINDS = ("loss", "term", "encoder", "metric", "mixing")
+TRAINED_KINDS = ("loss", "term", "encoder", "metric", "mixing", "sharpness")
 """Kinds of parts that a trial uses."""
 _SUFFIX = ".py"
 _DIGITS = 16

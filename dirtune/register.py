@@ -13,7 +13,7 @@ from dirtune.errors import Fault, InputError
 
 PartT = TypeVar("PartT")
 _NAME = re.compile("[a-z][a-z0-9_]*")
-_METHODS = {"encoder": "build", "mixing": "fit"}
+_METHODS = {"encoder": "build", "mixing": "fit", "sharpness": "compute_perturbations"}
 """Method that a part of a kind must have."""
 
 
@@ -35,6 +35,11 @@ def encoder(name: str) -> Callable[[type[PartT]], type[PartT]]:
 def mixing(name: str) -> Callable[[type[PartT]], type[PartT]]:
     """Register a mixing: a `Frozen` class with `name: Literal[NAME]` and `fit(labels)` (`dirtune.mixing.Mixing`)."""
     return _make_decorator("mixing", name)
+
+
+def sharpness(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a perturbation: a `Frozen` class with `name: Literal[NAME]` and the method of `dirtune.sharpness.Sharpness`."""
+    return _make_decorator("sharpness", name)
 
 
 def metric(name: str, *, higher_is_better: bool) -> Callable[[PartT], PartT]:

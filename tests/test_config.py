@@ -20,6 +20,7 @@ MINIMAL: dict[str, Any] = {
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
     "mixing": {"name": "c_mixup"},
+    "sharpness": {"name": "sam"},
     "model.label_transform": "log",
     "model.pixel_units": None,
     "data.split": 2,

@@ -19,7 +19,7 @@ FLOORS = [
     "errors process randomness frozen nested registry plugins",
     "io",
     "manifest label_transform reweighting mixing batch metrics diagnostics",
-    "losses models results",
+    "losses models sharpness results",
     "recipe config presets register testing nn",
     "study",
     "data",

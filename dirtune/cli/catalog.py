@@ -31,6 +31,7 @@ REGISTRIES = {
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
     "mixing": ("dirtune.mixing:MIXING",),
+    "sharpness": ("dirtune.sharpness:SHARPNESS",),
     "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
     "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.extra:EXTRA_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
@@ -41,6 +42,7 @@ PLUGIN_KINDS = {
     "encoder": "encoders",
     "metric": "metrics",
     "mixing": "mixing",
+    "sharpness": "sharpness",
     "pipeline": "data",
 }
 """Kinds of parts that installed packages may add (`dirtune.plugins`), with their names here."""
@@ -69,6 +71,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
         "recipes",
         "encoders",
         "mixing",
+        "sharpness",
         "augmentations",
         "metrics",
         "diagnostics",
@@ -96,7 +99,7 @@ def describe_entry(kind: str, name: str) -> Entry:
     Raises:
         InputError: the kind or `name` is unknown.
     """
-    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "mixing")}
+    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "mixing", "sharpness")}
     if kind not in (known := [*REGISTRIES, *PRESETS, "data", "studies"]):
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=known))
     things: Mapping[str, Any]

@@ -7,6 +7,7 @@ A command-line run, an in-process trial worker and a distributed group all run t
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,17 @@ from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.randomness import derive_seed
-from dirtune.training import evaluation, gradient_shares, memory, mixed_batches, numerics, passes, smoothing, stages
+from dirtune.training import (
+    evaluation,
+    gradient_shares,
+    memory,
+    mixed_batches,
+    numerics,
+    passes,
+    smoothing,
+    stages,
+    two_passes,
+)
 from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.state import Seconds, Training
 
@@ -133,6 +144,7 @@ def _run_part(
     stages.set_modes(model, training.model, training.stage)
     # The sum over the micro-batches of the step so far
     step_loss: Loss | None = None
+    step_batches: list[Batch] = []
     for batch in _count_waiting(batches, training.seconds):
         started = time.perf_counter()
         if step_loss is None:
@@ -142,6 +154,11 @@ def _run_part(
             shares = None
         loss = _add_gradient(training, model, batch, shares)
         step_loss = loss if step_loss is None else step_loss + loss
+        if training.stage.config.sharpness is not None:
+            step_batches.append(batch)
+            if batch.ends_step:
+                two_passes.replace_gradient(training, step_batches, partial(_add_gradient, training, model))
+                step_batches = []
         if batch.ends_step:
             _update_parameters(training, model)
         training.seconds.train += time.perf_counter() - started

@@ -6,7 +6,7 @@ evaluation gains nothing from half precision or compilation, and in exchange rec
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
@@ -136,7 +136,7 @@ class SeparateForwards(nn.Module):
         self.model = model
         self.views = recipe.views
         self.groups = recipe.batch_norm_groups
-        self.batch_norms = [layer for layer in model.modules() if isinstance(layer, _BATCH_NORM)]
+        self.batch_norms = list_batch_norms(model)
 
     def forward(self, inputs: Inputs, label_bins: Tensor | None = None) -> RegressorOutput:
         """Return the output for all rows, in their order.
@@ -158,21 +158,28 @@ class SeparateForwards(nn.Module):
             for start in range(each.start, max(each.stop, each.start + 1), size):
                 part = slice(start, min(start + size, each.stop))
                 selected = {name: value[part] for name, value in inputs.items()}
-                with nullcontext() if start == each.start else self._keep_running_statistics():
+                with nullcontext() if start == each.start else keep_running_statistics(self.batch_norms):
                     outputs[start] = self.model(selected, None if label_bins is None else label_bins[part])
         in_order = [outputs[start] for start in sorted(outputs)]
         return RegressorOutput(*(torch.cat(parts) for parts in zip(*in_order, strict=True)))
 
-    @contextmanager
-    def _keep_running_statistics(self) -> Iterator[None]:
-        """Normalize by the statistics of the batch without moving the running ones."""
-        for layer in self.batch_norms:
-            layer.track_running_stats = False
-        try:
-            yield
-        finally:
-            for layer in self.batch_norms:
-                layer.track_running_stats = True
+
+def list_batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of batch normalization."""
+    return [layer for layer in model.modules() if isinstance(layer, _BATCH_NORM)]
+
+
+@contextmanager
+def keep_running_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Normalize by the statistics of the batch without moving the running ones of these layers."""
+    before = [bool(layer.track_running_stats) for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer, moved in zip(layers, before, strict=True):
+            layer.track_running_stats = moved  # type: ignore[assignment]
 
 
 def make_loss_scaler(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:

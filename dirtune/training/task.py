@@ -285,6 +285,8 @@ class DenseTask(Task):
         found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
         if config.mixing is not None:
             found["mixing"] = config.mixing.name
+        if getattr(config.sharpness, "weights", "both") == "ascent":
+            found["sharpness.weights"] = "ascent"
         if config.plugin_metrics:
             found["metrics"] = config.plugin_metrics[0]
         for prefix, part in (("", config), ("scheme.", config.scheme)):

@@ -18,6 +18,7 @@ from tests.training.toy_inputs import make_case_config, make_data
 
 HOOKS: dict[str, dict[str, Any]] = {
     "mixing": {"mixing": {"name": "c_mixup", "share_per": "row"}},
+    "sharpness": {"sharpness": {"name": "sam", "rho": 0.1, "weights": "ascent"}},
 }
 # The last batch of the 202 rows has 1 row, so that most ranks get none of it.
 RECIPE = {"epochs": 2, "batch_size": 67, "optimizer": "sgd", "momentum": 0.9, "gradient_clip": 0.5}
