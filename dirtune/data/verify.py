@@ -6,7 +6,10 @@ inputs out. An encoded image counts by its stored bytes, so the hash does not de
 the histogram counts the labeled pixels of the center crop.
 """
 
+from __future__ import annotations
+
 import hashlib
+from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
@@ -43,6 +46,8 @@ class SplitRows:
     """Digests of (split, id, label, inputs), one after the other."""
     split_digests: bytearray = field(default_factory=bytearray)
     """Digests of (split, id, label)."""
+    id_hashes: array[int] = field(default_factory=lambda: array("q"))
+    """Hashes of 64 bits of the ids, equal for equal ones."""
     pixels: np.typing.NDArray[np.int64] | None = None
     """Labeled pixels in each bin, with per-pixel labels."""
 
@@ -60,7 +65,9 @@ class SplitRows:
         self.ids.append(ids)
         self.labels.append(labels)
         start, encode = f"[{to_canonical_json(split)},", encode_basestring_ascii
-        for row, sample_id in enumerate(ids.to_pylist()):
+        texts = ids.to_pylist()
+        self.id_hashes.extend(map(hash, texts))
+        for row, sample_id in enumerate(texts):
             # The canonical JSON of [split, sample_id]
             state = hashlib.sha256(f"{start}{encode(sample_id)}]".encode())
             state.update(labels[row].tobytes())
@@ -144,8 +151,10 @@ def check_labels(
 
 def hash_digests(digests: Iterable[bytes | bytearray]) -> str:
     """Return one hash of many SHA-256 digests, independent of their order; several may be in one value."""
-    joined = np.frombuffer(b"".join(digests), dtype=f"S{hashlib.sha256().digest_size}")
-    return hashlib.sha256(np.sort(joined).tobytes()).hexdigest()
+    # A large set has millions of them: sorted in place, and hashed without a further copy
+    joined = np.frombuffer(bytearray().join(digests), dtype=f"S{hashlib.sha256().digest_size}")
+    joined.sort()
+    return hashlib.sha256(joined).hexdigest()
 
 
 def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -> None:
@@ -154,9 +163,12 @@ def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -
     Raises:
         InputError: with the first 20 faults and their count.
     """
-    ids = pa.chunked_array([batch for found in rows.values() for batch in found.ids], pa.string())
     repeated = set[str]()
-    if pc.count_distinct(ids).as_py() < len(ids):
+    # A table of millions of distinct texts would take more memory than all the rest.
+    hashes = np.concatenate([np.frombuffer(found.id_hashes, dtype=np.int64) for found in rows.values()])
+    hashes.sort()
+    if (hashes[1:] == hashes[:-1]).any():
+        ids = pa.chunked_array([batch for found in rows.values() for batch in found.ids], pa.string())
         counts = ids.value_counts()
         repeated = set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
     raise_faults(
