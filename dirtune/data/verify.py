@@ -6,10 +6,7 @@ inputs out. An encoded image counts by its stored bytes, so the hash does not de
 the histogram counts the labeled pixels of the center crop.
 """
 
-from __future__ import annotations
-
 import hashlib
-from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
@@ -46,8 +43,6 @@ class SplitRows:
     """Digests of (split, id, label, inputs), one after the other."""
     split_digests: bytearray = field(default_factory=bytearray)
     """Digests of (split, id, label)."""
-    id_hashes: array[int] = field(default_factory=lambda: array("q"))
-    """Hashes of 64 bits of the ids, equal for equal ones."""
     pixels: np.typing.NDArray[np.int64] | None = None
     """Labeled pixels in each bin, with per-pixel labels."""
 
@@ -65,9 +60,7 @@ class SplitRows:
         self.ids.append(ids)
         self.labels.append(labels)
         start, encode = f"[{to_canonical_json(split)},", encode_basestring_ascii
-        texts = ids.to_pylist()
-        self.id_hashes.extend(map(hash, texts))
-        for row, sample_id in enumerate(texts):
+        for row, sample_id in enumerate(ids.to_pylist()):
             # The canonical JSON of [split, sample_id]
             state = hashlib.sha256(f"{start}{encode(sample_id)}]".encode())
             state.update(labels[row].tobytes())
@@ -164,12 +157,12 @@ def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -
         InputError: with the first 20 faults and their count.
     """
     repeated = set[str]()
-    # A table of millions of distinct texts would take more memory than all the rest.
-    hashes = np.concatenate([np.frombuffer(found.id_hashes, dtype=np.int64) for found in rows.values()])
+    batches = [batch for found in rows.values() for batch in found.ids]
+    # Hashes of 64 bits first: a table of millions of distinct texts would take more memory than all the rest.
+    hashes = np.concatenate([np.fromiter(map(hash, batch.to_pylist()), np.int64) for batch in batches])
     hashes.sort()
     if (hashes[1:] == hashes[:-1]).any():
-        ids = pa.chunked_array([batch for found in rows.values() for batch in found.ids], pa.string())
-        counts = ids.value_counts()
+        counts = pa.chunked_array(batches, pa.string()).value_counts()
         repeated = set(counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist())
     raise_faults(
         [fault for split, found in rows.items() for fault in _find_faults(split, found, repeated, label, where=where)],
