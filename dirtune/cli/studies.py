@@ -100,19 +100,23 @@ def train(
     load_plugins(study, plugin or [], allow=allow_plugins)
     settings = parse_assignments(set_ or [], "--set", TrialConfig)
     config, where = read_trial_settings(file, study, arm, seed, settings)
-    with show_epochs(make_console()) as on_epoch:
-        result = train_trial(
-            config,
-            data=data,
-            results=results,
-            arm=arm or "train",
-            threads=threads,
-            device=device,
-            representations=representations,
-            keep_model=keep_model,
-            on_epoch=on_epoch,
-            where=where,
-        )
+    try:
+        with show_epochs(make_console()) as on_epoch:
+            result = train_trial(
+                config,
+                data=data,
+                results=results,
+                arm=arm or "train",
+                threads=threads,
+                device=device,
+                representations=representations,
+                keep_model=keep_model,
+                on_epoch=on_epoch,
+                where=where,
+            )
+    except KeyboardInterrupt as error:
+        show(f"interrupted: {error or 'the same run continues from its last checkpoint'}")
+        raise typer.Exit(128 + signal.SIGINT) from None
     show(format_train_result(result))
     raise typer.Exit(1 if result.status == "failed" else 0)
 

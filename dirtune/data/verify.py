@@ -147,7 +147,7 @@ def hash_digests(digests: Iterable[bytes | bytearray]) -> str:
     # A large set has millions of them: sorted in place, and hashed without a further copy
     joined = np.frombuffer(bytearray().join(digests), dtype=f"S{hashlib.sha256().digest_size}")
     joined.sort()
-    return hashlib.sha256(joined).hexdigest()
+    return hashlib.sha256(joined.data).hexdigest()
 
 
 def check_rows(rows: Mapping[str, SplitRows], label: LabelSpec, *, where: str) -> None:

@@ -1,11 +1,12 @@
 """Training loop: a generator that yields after every epoch. Plain torch, without Ray and without files.
 
 A command-line run, an in-process trial worker and a distributed group all run this one generator. Between two yields the
-`Training` value is complete: it can be saved, restored and continued with identical results.
+`Training` value is complete: it can be saved, restored and continued with identical results. Epochs of large data take half
+an hour, so it also yields within an epoch when it is asked to; `Training.unfinished` then says how far the epoch is.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 
@@ -25,6 +26,7 @@ from dirtune.training import (
     mixed_batches,
     numerics,
     passes,
+    pause,
     smoothing,
     stages,
     two_passes,
@@ -33,8 +35,12 @@ from dirtune.training.objective import Loss, LossMeans, stack_views
 from dirtune.training.state import Seconds, Training
 
 
-def run_epochs(training: Training) -> Iterator[Training]:
-    """Train to the end of the last stage, yielding after every epoch.
+def run_epochs(training: Training, is_pause_due: Callable[[], bool] = lambda: False) -> Iterator[Training]:
+    """Train to the end of the last stage, yielding after every epoch, and within one after a step at which a pause is due.
+
+    Args:
+        training: the run; it is continued from where it is, also within an epoch.
+        is_pause_due: asked after every step; ranks of a group must agree, so a group must not pause.
 
     Raises:
         NonFiniteLoss: a term of the loss became NaN or infinite; names the term, the epoch and the step.
@@ -46,7 +52,8 @@ def run_epochs(training: Training) -> Iterator[Training]:
         model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
         weights = _compute_sample_weights(training)
         while not training.is_stage_finished:
-            _train_epoch(training, model, weights)
+            for _ in _train_epoch(training, model, weights, is_pause_due):
+                yield training
             yield training
 
 
@@ -66,14 +73,24 @@ def _compute_sample_weights(training: Training) -> Tensor:
     return training.task.compute_sample_weights(training.data.splits["train"], training.stage.config.reweighting)
 
 
-def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Tensor) -> None:
+def _train_epoch(
+    training: Training, model: torch.nn.Module, sample_weights: Tensor, is_pause_due: Callable[[], bool]
+) -> Iterator[None]:
+    """Train and validate one epoch, or the rest of an unfinished one; yield where a pause is due."""
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
     shares = gradient_shares.start_measurement(training)
     _begin_epoch(training)
-    for part in training.passes.iter_parts(epoch):
+    pause.restore_unfinished(training, means, shares)
+    for part in training.passes.iter_parts(epoch, skip=means.steps):
         with memory.name_batch_on_out_of_memory(training, means):
+            last = means.steps + len(part.steps)
             for loss in _run_part(training, model, sample_weights, part, shares):
                 means.add(loss)
+                # Not at the end of a part, whose statistics are still to be updated
+                if means.steps < last and is_pause_due():
+                    training.unfinished = pause.describe_unfinished(training, means, shares)
+                    yield
+                    training.unfinished = None
         numerics.equalize_buffers(training.model, training.ranks)
         # Before validation, so that the best weights include the statistics of their own epoch.
         if part.ends_pass and _smooths_features(training):
@@ -91,6 +108,7 @@ def _train_epoch(training: Training, model: torch.nn.Module, sample_weights: Ten
         values |= _validate(training)
     if shares is not None:
         values |= shares.values
+    training.unfinished = None
     training.samples += training.passes.count_rows(epoch)
     training.history.append(values)
     if shares is not None:

@@ -227,6 +227,17 @@ class LossMeans:
             self.sums[name] += value
             self.finite_steps[name] += is_finite * (self.finite_steps[name] == self.steps - 1)
 
+    def get_state(self) -> dict[str, Any]:
+        """Return all that a resumed epoch needs, as tensors and plain data."""
+        return {"steps": self.steps, "sums": self.sums, "finite_steps": self.finite_steps}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore a state from `get_state`."""
+        self.steps = state["steps"]
+        self.sums, self.finite_steps = (
+            {name: value.to(device) for name, value in state[key].items()} for key in ("sums", "finite_steps")
+        )
+
     def compute(self) -> dict[str, float]:
         """Return the means by name.
 

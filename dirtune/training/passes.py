@@ -60,10 +60,10 @@ class Passes:
         """Return the number of passes that the first epochs of the stage begin."""
         return -(-epochs * self.steps_per_epoch // self.steps_per_pass)
 
-    def iter_parts(self, epoch: int) -> Iterator[PassPart]:
-        """Yield the parts of passes that are an epoch of the run, counted from 1."""
-        step = (epoch - 1 - self.stage.start) * self.steps_per_epoch
-        left = self.steps_per_epoch
+    def iter_parts(self, epoch: int, *, skip: int = 0) -> Iterator[PassPart]:
+        """Yield the parts of passes that are an epoch of the run, counted from 1, without its first `skip` steps."""
+        step = (epoch - 1 - self.stage.start) * self.steps_per_epoch + skip
+        left = self.steps_per_epoch - skip
         while left:
             number, first = divmod(step, self.steps_per_pass)
             stop = min(first + left, self.steps_per_pass)

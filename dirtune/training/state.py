@@ -41,9 +41,27 @@ class Seconds:
         return self.train + self.eval + self.data
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedEpoch:
+    """The part of an epoch that has been run, as tensors and plain data."""
+
+    means: dict[str, Any]
+    """Sums of the losses, and the number of steps (`LossMeans.get_state`)."""
+    shares: dict[str, float] | None
+    """Gradient shares, which the first step measures; None if the epoch has none."""
+    random_states: dict[str, Tensor]
+    """States of the global generators, from which dropout draws, by device type."""
+
+    @property
+    def steps(self) -> int:
+        """Number of finished steps."""
+        steps: int = self.means["steps"]
+        return steps
+
+
 @dataclass
 class Training:
-    """A run between two epochs."""
+    """A run between two epochs, or between two steps of one."""
 
     config: TrialConfig
     data: cache.ResidentData
@@ -65,6 +83,8 @@ class Training:
     samples: int = 0
     """Number of rows in all steps so far; a row counts once per pass, whatever its number of views."""
     seconds: Seconds = field(default_factory=Seconds)
+    unfinished: UnfinishedEpoch | None = None
+    """The next epoch, if some of its steps have been run."""
 
     def __post_init__(self) -> None:
         self.prepare(list_stages(self.config)[0])
@@ -151,6 +171,7 @@ class Training:
             "samples": self.samples,
             "stage": {name: getattr(self.stage, name) for name in _STAGE_STATE},
             "seconds": vars(self.seconds).copy(),
+            "unfinished": None if self.unfinished is None else vars(self.unfinished).copy(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -171,6 +192,8 @@ class Training:
         self.best_weights = state["best_weights"]
         self.order_digest = state["order_digest"]
         self.seconds = Seconds(**state["seconds"])
+        # Older checkpoints are all of whole epochs.
+        self.unfinished = UnfinishedEpoch(**unfinished) if (unfinished := state.get("unfinished")) else None
 
 
 def begin_training(

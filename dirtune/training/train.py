@@ -1,6 +1,7 @@
 """`dirtune train`: one trial without Ray, by the same code that a sweep's workers run."""
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
+from dirtune.process import defer_first_signal
 from dirtune.results.records import parquetfile, schema
 from dirtune.training import numerics, passes, provenance, task
 from dirtune.training.trial import TrialJob, TrialRun
@@ -66,6 +68,7 @@ def train(
 
     Raises:
         InputError: the configuration or the data are not usable.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint from which the same call continues; at once the second time.
     """
     # Imports Ray Data, which takes seconds; the checks below are used without it.
     from dirtune.data.blocks import read_without_ray
@@ -94,30 +97,38 @@ def train(
     memory_budget.keep_freed_memory()
     place = torch.device(device)
     resident = read_without_ray(storage, manifest, place, memory_budget.measure_memory_budget(place, threads=threads))
-    trial = TrialRun(
-        job,
-        resident,
-        study,
-        vocabulary=read_vocabulary(manifest, storage),
-        representations=representations,
-        contract=read_contract(storage, manifest) if keep_model else None,
-    )
     values: dict[str, float] = {}
-    while trial.status is None:
-        try:
-            values = trial.step()
-        except OutOfMemory as error:
-            # Not recorded: with more memory, or smaller micro-batches, the run resumes.
-            return TrainResult(
-                trial_id=job.trial_id,
-                status="failed",
-                best_epoch=trial.training.best_epoch,
-                values=values,
-                error=str(error),
-                reused=False,
-            )
-        if on_epoch is not None and trial.status != "failed":
-            on_epoch(trial.training.epoch, config.epochs_planned, values)
+    with defer_first_signal(signal.SIGINT, signal.SIGTERM) as get_signal:
+        trial = TrialRun(
+            job,
+            resident,
+            study,
+            vocabulary=read_vocabulary(manifest, storage),
+            representations=representations,
+            contract=read_contract(storage, manifest) if keep_model else None,
+            is_stop_requested=lambda: get_signal() is not None,
+        )
+        while trial.status is None:
+            try:
+                values = trial.step()
+            except OutOfMemory as error:
+                # Not recorded: with more memory, or smaller micro-batches, the run resumes.
+                return TrainResult(
+                    trial_id=job.trial_id,
+                    status="failed",
+                    best_epoch=trial.training.best_epoch,
+                    values=values,
+                    error=str(error),
+                    reused=False,
+                )
+            if trial.status is None and (number := get_signal()) is not None:
+                trial.write_checkpoint()
+                training = trial.training
+                steps = training.unfinished.steps if training.unfinished else 0
+                where_to = f"{training.epoch} epochs and {steps} steps"
+                raise KeyboardInterrupt(f"{number.name} after {where_to}; the same run continues from there")
+            if on_epoch is not None and trial.status != "failed":
+                on_epoch(trial.training.epoch, config.epochs_planned, values)
     return TrainResult(
         trial_id=job.trial_id,
         status=trial.status,

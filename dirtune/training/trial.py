@@ -1,8 +1,8 @@
 """One trial from its start (or its checkpoint) to its record. `dirtune train` and every sweep run this.
 
 Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
-`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes,
-`models/<id>/` if the model is kept, and the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
+`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes, within an
+epoch too if it takes minutes, `models/<id>/` if the model is kept, and the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
 between, the trial is either recorded or resumes.
 """
 
@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,10 @@ from dirtune.training.state import begin_training
 CONFIG = "config.json"
 CHECKPOINT_COSTS = 50
 """Smallest time between two checkpoints, as a multiple of what the last one took: at most 2 % of a trial go into them."""
+PAUSE_SECONDS = 120.0
+"""Time after which an epoch is left for a checkpoint: what a killed trial loses of an epoch of half an hour."""
+STOP_CHECK_SECONDS = 2.0
+"""Time between two looks for a stop request within an epoch."""
 TRACEBACK = "traceback.txt"
 """Traceback of a failed trial, next to its `config.json`."""
 
@@ -126,6 +130,7 @@ class TrialRun:
         vocabulary: tokens by id, for encoders that start from word vectors.
         representations: number of test samples whose representation is recorded.
         contract: input contract of the data set, which is kept with the model; None means no model is kept.
+        is_stop_requested: returns True if the trial is to be left, with a checkpoint, after the step.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class TrialRun:
         vocabulary: list[str] | None = None,
         representations: int = 0,
         contract: InputContract | None = None,
+        is_stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job, self.study, self.ranks = job, study, ranks
         self.representations = representations
@@ -153,12 +159,14 @@ class TrialRun:
         self._started_at = datetime.now(UTC).isoformat()
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpointed_at, self._checkpoint_cost = time.perf_counter(), 0.0
+        self._is_stop_requested, self._is_stopping, self._looked_at = is_stop_requested, False, time.perf_counter()
         # A worker runs many trials in one process; the recorded peak is this trial's alone.
         if data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(data.device)
         self.training = begin_training(job.config, data, ranks, vocabulary)
         self._resume()
-        self._epochs = loop.run_epochs(self.training)
+        # Ranks of a group would have to pause at the same step: they keep epochs whole.
+        self._epochs = loop.run_epochs(self.training, *([self._is_pause_due] if ranks.world == 1 else []))
         if ranks.is_first:
             self._folder.write(CONFIG, _to_json(job.config.to_plain()))
 
@@ -170,13 +178,18 @@ class TrialRun:
     def step(self) -> dict[str, float]:
         """Run one epoch and return its values; after the last one, evaluate and record.
 
-        A loss that is not finite is not raised: the trial is recorded as failed.
+        If a stop is requested within the epoch, return after the step: `write_checkpoint` then keeps its part of the epoch. A loss that is not finite is not raised: the trial is recorded as failed.
         """
         before = self.training.seconds.total
         try:
             if not self.training.is_finished:
                 next(self._epochs)
-            if self.training.is_finished:
+                while self.training.unfinished is not None and not self._is_stopping:
+                    self.write_checkpoint()
+                    next(self._epochs)
+            if self.training.unfinished is not None:
+                self._count_overhead(before)
+            elif self.training.is_finished:
                 self._complete(before)
             else:
                 self._save(before)
@@ -185,7 +198,7 @@ class TrialRun:
         return self.values
 
     def write_checkpoint(self) -> None:
-        """Write the checkpoint from which the trial resumes; call on rank 0, after an epoch."""
+        """Write the checkpoint from which the trial resumes; call on rank 0, after `step`."""
         started = time.perf_counter()
         checkpoint.save_checkpoint(self._folder, self._state())
         self._checkpointed_at = time.perf_counter()
@@ -210,6 +223,13 @@ class TrialRun:
         # The progress is small and written after every epoch; a checkpoint may be hundreds of megabytes.
         if time.perf_counter() - self._checkpointed_at >= self._get_checkpoint_interval():
             self.write_checkpoint()
+
+    def _is_pause_due(self) -> bool:
+        """Return True if the epoch is to be left after this step, for a checkpoint or because of a stop request."""
+        now = time.perf_counter()
+        if now - self._looked_at >= STOP_CHECK_SECONDS:
+            self._looked_at, self._is_stopping = now, self._is_stop_requested()
+        return self._is_stopping or now - self._checkpointed_at >= max(PAUSE_SECONDS, self._get_checkpoint_interval())
 
     def _get_checkpoint_interval(self) -> float:
         # Asked for after every epoch, it is written after every epoch, whatever it costs.

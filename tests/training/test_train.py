@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from dirtune.manifest import InputSpec
 from dirtune.nested import merge
 from dirtune.recipe import Recipe
 from dirtune.results.records.store import read_table
+from dirtune.training import trial
+from dirtune.training.checkpoint import load_checkpoint
 from dirtune.training.objective import TrainingLoss
 from dirtune.training.train import STUDY, check_data_settings, read_vocabulary, train
 from dirtune.training.trial import TrialJob, TrialRun
@@ -61,6 +64,31 @@ def test_plain_data_become_a_recorded_trial(data_root: Path, tmp_path: Path) -> 
     assert row["objective"] == min(values["val/all/mae"] for _, _, values in seen)
     assert row["code_version"]
     assert {row["split"] for row in read_table(tmp_path, "predictions").to_pylist()} == {"val", "test"}
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint_within_the_epoch_and_the_same_call_continues(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "STOP_CHECK_SECONDS", 0.0)
+    train(PLAIN, data=data_root, results=tmp_path / "whole")
+    asked = trial.TrialRun._is_pause_due
+
+    def terminate(run: TrialRun) -> bool:
+        if run.training.epoch == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return asked(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "_is_pause_due", terminate)
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM after 1 epochs and 1 steps"):
+            train(PLAIN, data=data_root, results=tmp_path / "parts")
+    (folder,) = (tmp_path / "parts/train/trials").iterdir()
+    state = load_checkpoint(Storage.open(folder))
+    assert state is not None
+    assert (len(state["training"]["history"]), state["training"]["unfinished"]["means"]["steps"]) == (1, 1)
+    assert train(PLAIN, data=data_root, results=tmp_path / "parts").status == "complete"
+    values = [read_table(tmp_path / name, "metrics") for name in ("whole", "parts")]
+    assert values[0].equals(values[1])
 
 
 def test_the_epochs_of_both_stages_are_planned_and_recorded(data_root: Path, tmp_path: Path) -> None:

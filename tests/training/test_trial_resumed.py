@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses
+from dirtune.training import trial as trial_module
 from dirtune.training.trial import TrialRun
 from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
 
@@ -100,8 +102,8 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_one(
-    configuration: Configure, toy: ResidentData, tmp_path: Path, name: str
+def test_a_trial_interrupted_after_any_epochs_or_steps_ends_bitwise_as_an_uninterrupted_one(
+    configuration: Configure, toy: ResidentData, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(configuration(**RESUMED[name]), toy)
     whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
@@ -116,13 +118,47 @@ def test_a_trial_interrupted_after_any_epochs_ends_bitwise_as_an_uninterrupted_o
             done = end
         # A new process starts from another state
         torch.manual_seed(number)
-        last = finish(TrialRun(job, toy, study))
+        check_equal(finish(TrialRun(job, toy, study)), whole)
         assert lasting(tables(study)) == expected
-        found, wanted = last.training.get_state(), whole.training.get_state()
-        # An undefined metric equals itself
-        np.testing.assert_equal(found["history"], wanted["history"])
-        for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
-            torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
+    monkeypatch.setattr(trial_module, "STOP_CHECK_SECONDS", 0.0)
+    study, pauses, steps = Storage.open(tmp_path / "steps"), 0, count(1)
+    while True:
+        trial = TrialRun(job, toy, study, is_stop_requested=lambda: next(steps) % 4 == 0)
+        trial.step()
+        if trial.status is not None:
+            break
+        pauses += trial.training.unfinished is not None
+        trial.write_checkpoint()
+        torch.manual_seed(pauses)
+    check_equal(trial, whole)
+    assert lasting(tables(study)) == expected
+    assert pauses > 1
+
+
+def check_equal(found: TrialRun, expected: TrialRun) -> None:
+    state, wanted = found.training.get_state(), expected.training.get_state()
+    # An undefined metric equals itself
+    np.testing.assert_equal(state["history"], wanted["history"])
+    for part in ("model", "loss", "best_weights", "optimizer", "scaler"):
+        torch.testing.assert_close(state[part], wanted[part], rtol=0, atol=0)
+    assert state["unfinished"] is None
+
+
+def test_a_long_epoch_is_left_for_checkpoints(
+    configuration: Configure, toy: ResidentData, study: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COSTS", 0.0)
+    trial, written = TrialRun(job_of(configuration(), toy), toy, study, checkpoint_seconds=1e-9), []
+    monkeypatch.setattr(
+        trial_module.checkpoint,
+        "save_checkpoint",
+        lambda folder, state: written.append(state["training"]["unfinished"]),
+    )
+    trial.step()
+    steps = trial.training.passes.steps_per_epoch
+    # The checkpoint at the end of the epoch is the usual one.
+    assert [each and each["means"]["steps"] for each in written] == [*range(1, steps), None]
 
 
 def test_a_trial_resumes_from_a_requested_checkpoint_independently_of_the_last_one(

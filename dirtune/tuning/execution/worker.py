@@ -4,8 +4,11 @@ Starting a process, importing torch and fetching the data takes seconds; a trial
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
 """
 
+import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,7 @@ from dirtune.data.memory_budget import MemoryBudget, count_sharers, keep_freed_m
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
+from dirtune.process import defer_first_signal
 from dirtune.results.records.schema import Status
 from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
@@ -111,6 +115,7 @@ class ResidentWorker:
         )
         self._data = fetch(settings.manifest, blocks, device, budget)
         self._running: TrialRun | None = None
+        self._is_terminated: Callable[[], bool] = lambda: False
         self._idle_since = time.perf_counter()
 
     def start(self, job: TrialJob) -> None:
@@ -130,14 +135,27 @@ class ResidentWorker:
                 vocabulary=self._settings.vocabulary,
                 representations=self._settings.representations,
                 contract=self._settings.get_contract(job),
+                is_stop_requested=lambda: self._is_terminated() or is_stop_requested(self._settings.study),
             )
 
     def step(self) -> StepResult:
-        """Run one epoch of the current trial; hand the trial back, with a checkpoint, if a stop was requested."""
+        """Run one epoch of the current trial; hand the trial back, with a checkpoint, if a stop was requested.
+
+        SIGTERM, by which batch systems and clouds announce the end of a node, ends this process after the step of the
+        optimizer, and the trial has a checkpoint.
+        """
         trial = self._running
         assert trial is not None, "a trial is started before its first step"
-        with device_faults.name_device_faults(has_gpu=bool(self._settings.gpus)):
+        with (
+            device_faults.name_device_faults(has_gpu=bool(self._settings.gpus)),
+            defer_first_signal(signal.SIGTERM) as get_signal,
+        ):
+            self._is_terminated = lambda: get_signal() is not None
             values = trial.step()
+            if self._is_terminated():
+                if self._ranks.is_first and trial.status is None:
+                    trial.write_checkpoint()
+                sys.exit(128 + signal.SIGTERM)
         training = trial.training
         # Rank 0 alone decides, or ranks that look at different moments would disagree.
         handed_back = self._ranks.is_first and trial.status is None and is_stop_requested(self._settings.study)

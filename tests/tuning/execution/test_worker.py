@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from dirtune.data.store import read_manifest
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_table
-from dirtune.training.checkpoint import save_checkpoint
+from dirtune.training import trial
+from dirtune.training.checkpoint import load_checkpoint, save_checkpoint
 from dirtune.training.trial import TrialJob, TrialRun, get_trial_folder
 from dirtune.tuning.execution.device_faults import DeviceFault
 from dirtune.tuning.execution.trainable import JOB, TrialWorker
@@ -126,6 +128,30 @@ def test_a_trial_is_handed_back_when_a_stop_is_requested_and_resumes_to_the_same
         folder.remove(STOP_REQUEST)
         run_to_the_end(make_worker(data_root, tmp_path / "stopped"), [job])
     assert read_records(tmp_path / "stopped") == read_records(tmp_path / "undisturbed")
+
+
+def test_sigterm_ends_a_worker_after_a_step_and_another_one_goes_on_to_the_same_record(
+    data_root: Path, tmp_path: Path, jobs: list[TrialJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_to_the_end(make_worker(data_root, tmp_path / "undisturbed"), jobs[:1])
+    monkeypatch.setattr(trial, "STOP_CHECK_SECONDS", 0.0)
+    worker, asked = make_worker(data_root, tmp_path / "ended"), TrialRun._is_pause_due
+
+    def terminate(run: TrialRun) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return asked(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "_is_pause_due", terminate)
+        worker.start(jobs[0])
+        with pytest.raises(SystemExit) as ended:
+            worker.step()
+    assert ended.value.code == 128 + signal.SIGTERM
+    state = load_checkpoint(get_trial_folder(Storage.open(tmp_path / "ended"), jobs[0].trial_id))
+    assert state is not None
+    assert state["training"]["unfinished"]["means"]["steps"] == 1
+    run_to_the_end(make_worker(data_root, tmp_path / "ended"), jobs[:1])
+    assert read_records(tmp_path / "ended") == read_records(tmp_path / "undisturbed")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine whose GPUs work")
