@@ -59,6 +59,8 @@ def format_plan(plan: Plan) -> Table:
     ]
     if plan.gpu_memory_warning:
         lines.append(plan.gpu_memory_warning)
+    if plan.packing_note:
+        lines.append(plan.packing_note)
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
     kept = f"{plan.kept_models} ({study.keep_models}), {format_bytes(plan.kept_bytes)} on disk"

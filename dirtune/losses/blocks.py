@@ -23,6 +23,9 @@ BLOCK_ANCHORS = 256
 BLOCK_ENTRIES = 1 << 20
 """Maximum number of pair-matrix entries of a block; the tighter bound above 4,096 rows."""
 
+CUDA_BLOCK_ENTRIES = 1 << 24
+"""The only bound on a GPU, where small blocks are many launches: one block up to 4,096 rows, 64 MB per pair matrix."""
+
 
 def sum_over_anchors(block: Block, *tensors: Tensor) -> Tensor:
     """Return the sum of `block(anchors, *tensors)` over blocks of anchors that cover all rows of the first tensor.
@@ -32,7 +35,8 @@ def sum_over_anchors(block: Block, *tensors: Tensor) -> Tensor:
         tensors: differentiable; the first has one row per anchor.
     """
     rows = len(tensors[0])
-    size = min(BLOCK_ANCHORS, max(1, BLOCK_ENTRIES // max(rows, 1)))
+    most, entries = (rows, CUDA_BLOCK_ENTRIES) if tensors[0].is_cuda else (BLOCK_ANCHORS, BLOCK_ENTRIES)
+    size = min(most, max(1, entries // max(rows, 1)))
     if size >= rows:
         return block(slice(0, rows), *tensors)
 

@@ -89,6 +89,21 @@ def compute_concurrency(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
     raise InputError(Fault(where=study.name, key="resources", rule=rule))
 
 
+def get_packing_note(study: ResolvedStudy, nodes: Sequence[Node], *, trials: int) -> str | None:
+    """Return a note if trials would share GPUs while others are idle, because Ray fills one after the other, else None.
+
+    Args:
+        trials: number of trials that are left.
+    """
+    gpus = sum(int(node.gpus) for node in nodes)
+    if not 0 < study.resources.gpus < 1 or not 0 < trials <= gpus:
+        return None
+    return (
+        f"{trials} trials with gpus: {study.resources.gpus:g} would share GPUs while others of the {gpus} are idle; "
+        "with so few trials, set resources.gpus: 1"
+    )
+
+
 def describe_nodes(nodes: Iterable[Node]) -> str:
     """Return a list of the nodes in words, with equal nodes counted."""
     return ", ".join(f"{number} with {node}" for node, number in Counter(nodes).items())

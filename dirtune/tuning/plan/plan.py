@@ -52,6 +52,8 @@ class Plan:
     forecast: runtime.RuntimeForecast | None = None
     gpu_memory_warning: str | None = None
     """Set if trials that share a GPU need more memory than it has."""
+    packing_note: str | None = None
+    """Set if trials would share GPUs while others are idle."""
     setting_effects: tuple[SettingEffect, ...] | None = None
     """Effects of the arms and tuned settings. None: not measured."""
     label_fits: tuple[label_fit.LabelFit, ...] = ()
@@ -157,6 +159,8 @@ def make_plan(
     study, manifest, startable = folder.study, folder.manifest, autoscaling.find_startable_nodes(types, nodes)
     trials, sizes = count_trials(folder), checks.measure_model_bytes(study, manifest)
     models = count_kept_models(study, trials)
+    all_nodes = [*nodes, *autoscaling.list_nodes(startable)]
+    left = sum(trials.values()) - len(reuse.trial_ids)
     return Plan(
         study=study,
         recorded_trials=len(reuse.trial_ids),
@@ -166,7 +170,8 @@ def make_plan(
         trials=trials,
         kept_models=sum(models.values()),
         kept_bytes=sum(number * sizes[arm] for arm, number in models.items()),
-        concurrency=capacity.compute_concurrency(study, [*nodes, *autoscaling.list_nodes(startable)]),
+        concurrency=capacity.compute_concurrency(study, all_nodes),
+        packing_note=capacity.get_packing_note(study, all_nodes, trials=left),
         startable_nodes=startable,
         label_period=manifest.label.period,
     )

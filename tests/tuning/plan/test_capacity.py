@@ -17,6 +17,7 @@ from dirtune.tuning.plan.capacity import (
     compute_concurrency,
     count_workers,
     describe_nodes,
+    get_packing_note,
     list_available_nodes,
     list_cluster_nodes,
 )
@@ -49,6 +50,14 @@ def test_the_resources_of_a_worker_are_on_one_node() -> None:
     assert count_workers([Node(1, 1), Node(8, 1)], cpus=1, gpus=0.25) == 5
     # 1 // 0.1 is 9
     assert count_workers([Node(16, 1)], cpus=1, gpus=0.1) == 10
+
+
+@pytest.mark.parametrize(
+    ("gpus", "trials", "is_noted"), [(0.5, 4, True), (0.5, 5, False), (1, 2, False), (0.5, 0, False)]
+)
+def test_few_trials_that_would_share_gpus_are_noted(gpus: float, trials: int, is_noted: bool) -> None:
+    note = get_packing_note(study(resources={"gpus": gpus}), [Node(8, 4)], trials=trials)
+    assert (note is not None) is is_noted
 
 
 def test_equal_nodes_are_counted_in_words() -> None:
