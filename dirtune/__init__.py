@@ -19,6 +19,7 @@ _HOMES = {
     "init": "dirtune.data.init:init",
     "inspect": "dirtune.data.inspection:inspect",
     "load": "dirtune.prediction.arm:load",
+    "log": "dirtune.trackers.logging:log",
     "plan": "dirtune.tuning.plan.plan:plan",
     "plot": "dirtune.api:plot",
     "query": "dirtune.api:query",
@@ -31,7 +32,6 @@ _HOMES = {
     "submit": "dirtune.cluster.submission:submit",
     "sweep": "dirtune.tuning.sweep:sweep",
     "table": "dirtune.api:table",
-    "tensorboard": "dirtune.results.tensorboard:write_logs",
     "train": "dirtune.training.train:train",
     "weights": "dirtune.reweighting.labels:weights",
 }

@@ -17,9 +17,9 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from dirtune.data.images import convert_image, encode_image, has_transparent_pixels, is_deep
-from dirtune.data.progress import progress_bar
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
+from dirtune.progress import show_progress
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -67,7 +67,7 @@ def encode_images(
     encoded = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow")
     # Instead of `materialize`, which reports nothing until its end
     blocks_done = []
-    with progress_bar("reading images", table.num_rows) as advance:
+    with show_progress("reading images", table.num_rows) as advance:
         for bundle in encoded.iter_internal_ref_bundles():
             blocks_done += bundle.block_refs
             advance(bundle.num_rows() or 0)

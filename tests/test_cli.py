@@ -494,12 +494,16 @@ def test_a_damaged_file_is_an_error_unless_skip_damaged_is_given(call: Call, tmp
     assert re.fullmatch(r"dirtune: left out: .*a-1.parquet: damaged Parquet file.*\n", outcome.err)
 
 
-def test_learning_curves_are_written_as_tensorboard_logs(call: Call, places: Path) -> None:
-    outcome = call("tensorboard", "study", "--results", places / "store", "--output", places / "logs")
+def test_trials_are_written_to_a_tracker(call: Call, places: Path) -> None:
+    to = f"tensorboard:{places / 'logs'}"
+    outcome = call("log", "study", "--results", places / "store", "--to", to)
     assert outcome.code == 0
-    number = re.fullmatch(r"curves of (\d+) trials: .*logs/study\n", outcome.out)
+    number = re.fullmatch(r"tensorboard:.*: (\d+) trials written\n", outcome.out)
     assert number is not None
     assert len(list((places / "logs/study").glob("*/*"))) == int(number[1]) > 0
+    assert_input_error(
+        call("log", "study", "--results", places / "store", "--to", "tensorbord"), "did you mean 'tensorboard'"
+    )
 
 
 def test_a_study_is_compacted(call: Call, places: Path) -> None:

@@ -185,7 +185,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
         "list",
         "compact",
         "report",
-        "tensorboard",
+        "log",
         "doctor",
         "predict",
         "export",

@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors from the bottom to the top: a module imports only from its own floor and those below it.
 # A package whose subpackages are on several floors is listed by subpackage.
 FLOORS = [
-    "errors process randomness frozen nested registry plugins",
+    "errors process randomness frozen nested registry plugins progress",
     "io",
     "manifest label_transform reweighting mixing batch metrics diagnostics",
     "losses models sharpness results",
-    "recipe config presets register testing nn",
+    "recipe config presets register testing nn trackers",
     "study",
     "data",
     "training",
@@ -38,6 +38,7 @@ WITHOUT_TORCH_AND_RAY = [
     "nested",
     "registry",
     "plugins",
+    "progress",
     "manifest",
     "label_transform",
     "reweighting",

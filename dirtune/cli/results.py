@@ -1,4 +1,4 @@
-"""Commands on results: query, table, check, plot, report, compact, tensorboard."""
+"""Commands on results: query, table, check, plot, report, compact, log."""
 
 import sys
 from pathlib import Path
@@ -27,16 +27,24 @@ def compact(study: SweepName, results: ResultsRoot = "results") -> None:
 
 
 @app.command(rich_help_panel=RESULTS)
-def tensorboard(
+def log(
     study: SweepName,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="mlflow, wandb or tensorboard; or with a place: mlflow:URI, wandb:PROJECT, tensorboard:FOLDER."
+        ),
+    ],
     results: ResultsRoot = "results",
-    output: Annotated[Path, typer.Option(help="Folder for the logs.")] = Path("logs"),
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file to store as artifact; default: reports/STUDY.html if it exists.")
+    ] = None,
 ) -> None:
-    """Write the learning curves of all trials as TensorBoard logs; also during a sweep."""
-    from dirtune.results.tensorboard import write_logs
+    """Write the trials that a tracker lacks: settings, learning curves and metrics; also during a sweep."""
+    from dirtune.trackers.logging import log as log_study
 
-    number = write_logs(study, results=results, output=output / study)
-    show(f"curves of {number:,} trials: {output / study}")
+    number = log_study(study, to=to, results=results, report=report)
+    show(f"{to}: {number:,} trials written")
 
 
 @app.command(cls=SqlCommand, rich_help_panel=RESULTS)

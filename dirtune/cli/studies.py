@@ -31,6 +31,14 @@ Changes = Annotated[
     ),
 ]
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tracker to which recorded trials are written meanwhile: mlflow, wandb or tensorboard, or with a place: mlflow:URI. "
+        "Repeatable."
+    ),
+]
+
 if TYPE_CHECKING:
     from dirtune.tuning.interface import SweepSummary
 
@@ -194,6 +202,7 @@ def sweep(
     results: ResultsRoot = "results",
     set_: Changes = None,
     expect: Expect = None,
+    log: Log = None,
     plugin: PluginFiles = None,
     allow_plugins: AllowPlugins = False,
 ) -> None:
@@ -205,7 +214,9 @@ def sweep(
     from dirtune.tuning.sweep import sweep as run_sweep
 
     changes = parse_changes(set_ or [])
-    run = partial(run_sweep, changes=changes, expect=expect, plugins=plugin or (), allow_plugins=allow_plugins)
+    run = partial(
+        run_sweep, changes=changes, expect=expect, log=log or (), plugins=plugin or (), allow_plugins=allow_plugins
+    )
     _show_sweep(run, study, data, results)
 
 
@@ -222,13 +233,21 @@ def resume(
         ),
     ] = None,
     expect: Expect = None,
+    log: Log = None,
     plugin: PluginFiles = None,
     allow_plugins: AllowPlugins = False,
 ) -> None:
     """Continue a sweep that was stopped, interrupted or killed."""
     from dirtune.tuning.sweep import resume as resume_sweep
 
-    run = partial(resume_sweep, retry=retry or [], expect=expect, plugins=plugin or (), allow_plugins=allow_plugins)
+    run = partial(
+        resume_sweep,
+        retry=retry or [],
+        expect=expect,
+        log=log or (),
+        plugins=plugin or (),
+        allow_plugins=allow_plugins,
+    )
     _show_sweep(run, study, data, results)
 
 

@@ -22,10 +22,9 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
 import pooch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from dirtune.errors import Fault, InputError
+from dirtune.progress import show_progress
 
 SUMS = "SHA256SUMS"
 MAX_UNPACKED_RATIO = 100
@@ -137,16 +136,14 @@ def _transfer(url: str, part: Path) -> None:
 def _write_response(response: HTTPResponse, part: Path, have: int) -> None:
     length = response.headers.get("Content-Length")
     total = None if length is None else have + int(length)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    name = part.name.removeprefix(".").removesuffix(".part")
     with (
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        show_progress(name, total, done=have, is_bytes=True) as advance,
         part.open("ab" if have else "wb") as output,
     ):
-        task = progress.add_task(part.name.removeprefix(".").removesuffix(".part"), total=total)
-        progress.update(task, completed=have)
         while chunk := response.read(_CHUNK_BYTES):
             output.write(chunk)
-            progress.advance(task, len(chunk))
+            advance(len(chunk))
     size = part.stat().st_size
     # http.client reports the end of an interrupted transfer like that of a complete one.
     if total is not None and size < total:

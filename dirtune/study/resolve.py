@@ -59,6 +59,7 @@ class ResolvedStudy:
     resources: Resources
     arms: tuple[Arm, ...]
     splits: int = 1
+    log: tuple[str, ...] = ()
     merged_arms: Mapping[str, str] = field(default_factory=dict)
     """Derived arms that are the same configuration as another arm, by name, and that arm."""
 
@@ -297,6 +298,7 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         keep_models=study.keep_models,
         resources=study.resources,
         splits=study.splits,
+        log=study.log,
         arms=tuple(expand.add_transfer_variants(study, arms)),
         merged_arms=merged_arms,
     )

@@ -16,6 +16,7 @@ from dirtune.presets import PresetUse
 from dirtune.randomness import SEED_LIMIT
 from dirtune.study.search_settings import Search, Sequential
 from dirtune.study.space import Distribution
+from dirtune.trackers.target import PACKAGES
 
 KeepModels = Literal["best", "all", "none"]
 
@@ -134,6 +135,9 @@ class Study(Frozen):
     keep_models: KeepModels = "best"
     """Trained models that are kept, for `dirtune predict` and `dirtune export`; not part of a trial's id. best: for every arm those
     of its selected configuration, one per seed; all: those of every complete trial, also of searches."""
+    log: tuple[str, ...] = ()
+    """Trackers that a sweep's trials are written to (`dirtune.trackers`), such as `mlflow` or `wandb:PROJECT`; not part of a trial's
+    id."""
     resources: Resources = Resources()
     plugins: tuple[str, ...] = ()
     """Python files with losses, terms, encoders or metrics of your own, relative to the study's file (`dirtune.plugins`)."""
@@ -145,6 +149,14 @@ class Study(Frozen):
         if not isinstance(overlays, dict):
             return overlays
         return {name: {} if overlay is None else overlay for name, overlay in overlays.items()}
+
+    @field_validator("log")
+    @classmethod
+    def _check_trackers(cls, log: tuple[str, ...]) -> tuple[str, ...]:
+        for text in log:
+            if text.partition(":")[0] not in PACKAGES:
+                raise ValueError(f"{text!r} must begin with one of {', '.join(PACKAGES)}")
+        return log
 
     @field_validator("seeds")
     @classmethod

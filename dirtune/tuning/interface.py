@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import ErrorClass, Status
+from dirtune.trackers.target import Target
 
 if TYPE_CHECKING:
     # Only for annotations, since a caller may need neither Ray nor torch.
@@ -25,10 +27,14 @@ class RunOptions:
     """Root of the ingested data sets."""
     results: Storage
     """Root of the results."""
+    results_location: str | Path
+    """The path or URL of this root."""
     retry: Collection[ErrorClass]
     """Error classes of failed trials that run again."""
     node_types: Sequence[NodeType] = ()
     """Nodes that an autoscaler may start."""
+    log: Sequence[Target] = ()
+    """Trackers to which trials are written, in addition to those of the study."""
 
 
 class View:

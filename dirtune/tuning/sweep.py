@@ -13,6 +13,7 @@ from dirtune.io.storage import Storage, remove_credentials
 from dirtune.plugins import load_files, load_recorded_files
 from dirtune.results.records.compaction import compact_if_outdated
 from dirtune.study import files
+from dirtune.trackers import follower, target
 from dirtune.tuning.folder import floors, layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
@@ -26,6 +27,7 @@ def sweep(
     data: str | Path = "data",
     results: str | Path = "results",
     expect: str | Path | None = None,
+    log: Sequence[str] = (),
     plugins: Sequence[str | Path] = (),
     allow_plugins: bool = False,
     view: View | None = None,
@@ -39,6 +41,8 @@ def sweep(
         data: root of the ingested data sets; a path or URL.
         results: root of the results; the study gets a folder of its own below it.
         expect: the file of a cluster that may have no nodes yet (`dirtune.tuning.plan.autoscaling`).
+        log: trackers to which recorded trials are written while the sweep runs (`dirtune.trackers`), such as
+            `mlflow:http://host:5000`; in addition to those of the study.
         plugins: files with parts of your own, in addition to those that the study names (`dirtune.plugins`).
         allow_plugins: run the code of a study that does not lie below the current directory.
         view: receives the events of the sweep.
@@ -49,8 +53,10 @@ def sweep(
     options = RunOptions(
         data=Storage.open(data),
         results=Storage.open(results),
+        results_location=results,
         retry=ALWAYS_RETRIED,
         node_types=autoscaling.read_node_types(expect),
+        log=[target.parse_target(each, "log") for each in log],
     )
     file = files.find_study(study, changes)
     files.load_plugins(file, plugins, allow=allow_plugins)
@@ -65,6 +71,7 @@ def resume(
     results: str | Path = "results",
     retry: Sequence[str] = (),
     expect: str | Path | None = None,
+    log: Sequence[str] = (),
     plugins: Sequence[str | Path] = (),
     allow_plugins: bool = False,
     view: View | None = None,
@@ -78,6 +85,7 @@ def resume(
         retry: error classes of failed trials to run again (`out_of_memory`, `nan`, `code`), or `failed` for all of them;
             trials that failed by `infrastructure` always run again.
         expect: as for `sweep`.
+        log: as for `sweep`.
         plugins: files that replace the recorded ones of the same name.
         allow_plugins: run the code of the recorded plug-ins.
         view: as for `sweep`.
@@ -88,8 +96,10 @@ def resume(
     options = RunOptions(
         data=Storage.open(data),
         results=Storage.open(results),
+        results_location=results,
         retry=parse_error_classes(retry),
         node_types=autoscaling.read_node_types(expect),
+        log=[target.parse_target(each, "log") for each in log],
     )
     name = files.get_study_name(study)
     storage = options.results.get_folder(name)
@@ -110,9 +120,20 @@ def resume(
 
 
 def _run(folder: reconcile.StudyFolder, options: RunOptions, view: View) -> SweepSummary:
-    """Run the missing trials; if there are none, only reconcile the folder, without Ray, which takes seconds to start."""
+    """Run the missing trials, and log the study to its trackers meanwhile."""
     reuse = folder.find_reuse()
     folder.check_unlocked()
+    targets = dict.fromkeys([*(target.parse_target(each, "log") for each in folder.study.log), *options.log])
+    for each in targets:
+        target.check_installed(each, "log")
+    with follower.follow(tuple(targets), options.results_location, folder.study.name, view.report_activity):
+        return _run_missing(folder, reuse, options, view)
+
+
+def _run_missing(
+    folder: reconcile.StudyFolder, reuse: reconcile.Reuse, options: RunOptions, view: View
+) -> SweepSummary:
+    """Run the missing trials; if there are none, only reconcile the folder, without Ray, which takes seconds to start."""
     if not reuse.is_complete or find_failed_trials(folder.storage, options.retry):
         from dirtune.tuning.execution.run import run_missing_trials
 

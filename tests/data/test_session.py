@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dirtune.data.connect import REFUSED
-from dirtune.data.progress import progress_bar
 from dirtune.data.session import find_socket_fault
 from dirtune.data.session import ray_session as session
+from dirtune.progress import show_progress
 
 pytestmark = pytest.mark.ray
 
@@ -50,7 +50,7 @@ def test_a_session_writes_neither_bars_nor_escape_codes(
     before = ray.data.DataContext.get_current().enable_progress_bars
     with session():
         assert ray.data.range(3).map(lambda row: row).materialize().count() == 3
-        with progress_bar("reading", 3) as advance:
+        with show_progress("reading", 3) as advance:
             advance(3)
     assert ray.data.DataContext.get_current().enable_progress_bars == before
     assert capfd.readouterr() == ("", "")

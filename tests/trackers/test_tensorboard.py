@@ -1,4 +1,4 @@
-"""Run with `pytest tests/results/test_tensorboard.py`."""
+"""Run with `pytest tests/trackers/test_tensorboard.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from dirtune.errors import InputError
 from dirtune.results.analysis.status import PROGRESS
-from dirtune.results.tensorboard import format_folder, write_logs
+from dirtune.trackers.logging import log
+from dirtune.trackers.tensorboard import format_folder
 from tests.results.record_factory import record, write_study
 
 Scalars = dict[tuple[str, int], float]
@@ -22,16 +23,22 @@ EPOCHS = [{"train/loss": 2.0, "val/all/mae": 7.5}, {"train/loss": 1.5, "val/all/
 def scalars(folder: Path) -> Scalars:
     """All scalars in the event files of a folder, by name and step; a record is length, checksum, bytes, checksum."""
     found: Scalars = {}
-    for path in folder.iterdir():
+    for path in folder.glob("events.*"):
         content = path.read_bytes()
         while content:
             (size,) = struct.unpack("<Q", content[:8])
             event = Event.FromString(content[12 : 12 + size])
             for value in event.summary.value:
+                if not value.HasField("simple_value") or value.tag.startswith("final/"):
+                    continue
                 assert (value.tag, event.step) not in found
                 found[value.tag, event.step] = value.simple_value
             content = content[16 + size :]
     return found
+
+
+def write_logs(root: Path, study: str = "study") -> int:
+    return log(study, to=f"tensorboard:{root / 'logs'}", results=root)
 
 
 def store(root: Path) -> None:
@@ -46,8 +53,8 @@ def store(root: Path) -> None:
 
 def test_every_trial_has_a_folder_with_its_curves(tmp_path: Path) -> None:
     store(tmp_path)
-    logs = tmp_path / "logs"
-    assert write_logs("study", results=tmp_path, output=logs) == 3
+    logs = tmp_path / "logs/study"
+    assert write_logs(tmp_path) == 2
     folders = {str(path.relative_to(logs)) for path in logs.glob("*/*")}
     assert folders == {"vanilla/seed-3-t-vanilla", "conr omega=1.0/seed-3-t-conr omega=1.0", "a%2Fb/seed-0-running"}
     expected = {("train/loss", 1): 2.0, ("val/all/mae", 1): 7.5, ("train/loss", 2): 1.5}
@@ -58,17 +65,17 @@ def test_every_trial_has_a_folder_with_its_curves(tmp_path: Path) -> None:
 
 def test_writing_again_doubles_nothing(tmp_path: Path) -> None:
     store(tmp_path)
-    logs = tmp_path / "logs"
-    write_logs("study", results=tmp_path, output=logs)
-    once = scalars(logs / "vanilla/seed-3-t-vanilla")
-    write_logs("study", results=tmp_path, output=logs)
-    assert scalars(logs / "vanilla/seed-3-t-vanilla") == once
+    write_logs(tmp_path)
+    folders = [tmp_path / "logs/study/vanilla/seed-3-t-vanilla", tmp_path / "logs/study/a%2Fb/seed-0-running"]
+    once = [scalars(folder) for folder in folders]
+    assert write_logs(tmp_path) == 0
+    assert [scalars(folder) for folder in folders] == once
 
 
 def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
     store(tmp_path)
     with pytest.raises(InputError, match="unknown study, got 'stdy'; known: study"):
-        write_logs("stdy", results=tmp_path, output=tmp_path / "logs")
+        write_logs(tmp_path, "stdy")
 
 
 NAMES = ["..", ".", "conr/b", "conr_b", "conr%2Fb", "../../up", "a b", "x" * 300, "x" * 299 + "y", "\u03b2=0.5", "a\nb"]
@@ -85,7 +92,7 @@ def test_every_arm_has_a_folder_of_its_own_inside_of_the_output(tmp_path: Path) 
 
 
 def test_names_in_records_do_not_lead_out_of_the_output(tmp_path: Path) -> None:
-    write_study(tmp_path / "r", [replace(record("..", 3, trial_id="t"), epochs=EPOCHS)], arms=[".."])
-    write_logs("study", results=tmp_path / "r", output=tmp_path / "logs" / "study")
+    write_study(tmp_path, [replace(record("..", 3, trial_id="t"), epochs=EPOCHS)], arms=[".."])
+    write_logs(tmp_path)
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["study"]
     assert [path.name for path in (tmp_path / "logs" / "study").iterdir()] == ["%2E%2E"]
