@@ -55,7 +55,7 @@ def format_plan(plan: Plan) -> Table:
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.samples.items())
     lines = [
         f"{plan.total_trials} trials ({format_recorded(plan)}), {plan.concurrency} at once; each {resources.workers} x "
-        f"{resources.cpus} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
+        f"{resources.cores} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
     if plan.gpu_memory_warning:
         lines.append(plan.gpu_memory_warning)

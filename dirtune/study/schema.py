@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,8 +72,9 @@ class Claim(Frozen):
 class Resources(Frozen):
     """Resources of one trial while it runs."""
 
-    cpus: int = Field(default=1, ge=1)
-    """CPU cores, and torch threads, of each worker."""
+    cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """CPU cores, and torch threads, of each worker. auto: a worker on a GPU has its share of the node's cores, which decode the
+    images of the next batches; others have one."""
     gpus: float = Field(default=0.0, ge=0)
     """GPUs of each worker, at most 1; a fraction lets trials of one worker share a GPU."""
     workers: int = Field(default=1, ge=1)
@@ -82,6 +83,11 @@ class Resources(Frozen):
     """Largest number of concurrent trials. None: as many as fit on the cluster."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
     """Smallest time between two checkpoints of a trial, in seconds."""
+
+    @property
+    def cores(self) -> int:
+        """CPU cores of each worker; for auto, one until the nodes are known (`dirtune.tuning.plan.capacity.resolve_cpus`)."""
+        return 1 if self.cpus == "auto" else self.cpus
 
     @field_validator("gpus")
     @classmethod

@@ -11,7 +11,8 @@ from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
 from dirtune.tuning.folder import floors, reconcile, stop_request
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
-from dirtune.tuning.plan.capacity import list_cluster_nodes
+from dirtune.tuning.plan import autoscaling
+from dirtune.tuning.plan.capacity import list_cluster_nodes, resolve_cpus
 from dirtune.tuning.plan.plan import count_trials, make_plan
 from dirtune.tuning.search.queue import TrialQueue
 from dirtune.tuning.search.warm_start import find_first_settings
@@ -24,11 +25,15 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
         InputError: the study does not fit the cluster, another driver runs it, or its folder cannot be written any more.
         KeyboardInterrupt: on a second Ctrl-C.
     """
-    study, manifest, storage = folder.study, folder.manifest, folder.storage
-    view.report_activity(f"{study.name}: starting Ray")
+    view.report_activity(f"{folder.study.name}: starting Ray")
     with session.ray_session():
         # Before anything is written: a study that does not fit the cluster leaves nothing behind.
-        plan = make_plan(folder, folder.find_reuse(), list_cluster_nodes(), options.node_types)
+        nodes = list_cluster_nodes()
+        folder = replace(
+            folder, study=resolve_cpus(folder.study, [*nodes, *autoscaling.list_nodes(options.node_types)])
+        )
+        study, manifest, storage = folder.study, folder.manifest, folder.storage
+        plan = make_plan(folder, folder.find_reuse(), nodes, options.node_types)
         plugin_check.check_nodes(study.plugins)
         # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
         with (
@@ -56,7 +61,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                     study=driver.storage,
                     manifest=manifest,
                     vocabulary=train.read_vocabulary(manifest, options.data),
-                    cpus=study.resources.cpus,
+                    cpus=study.resources.cores,
                     gpus=study.resources.gpus,
                     workers=study.resources.workers,
                     checkpoint_seconds=study.resources.checkpoint_seconds,

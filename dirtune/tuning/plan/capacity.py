@@ -9,6 +9,7 @@ set have ended before the first worker starts.
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,15 @@ def count_workers(nodes: Iterable[Node], *, cpus: int, gpus: float) -> int:
     return total
 
 
+def resolve_cpus(study: ResolvedStudy, nodes: Sequence[Node]) -> ResolvedStudy:
+    """Return a study whose workers have a number of CPUs: for auto, their GPU's share of the cores of the poorest GPU node."""
+    need = study.resources
+    if need.cpus != "auto":
+        return study
+    shares = [int(need.gpus * node.cpus / node.gpus) for node in nodes if node.gpus] if need.gpus else []
+    return replace(study, resources=need.model_copy(update={"cpus": max(1, min(shares, default=1))}))
+
+
 def compute_concurrency(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
     """Return the number of trials that these nodes run concurrently.
 
@@ -72,18 +82,18 @@ def compute_concurrency(study: ResolvedStudy, nodes: Sequence[Node]) -> int:
         InputError: the nodes cannot hold one trial.
     """
     need = study.resources
-    workers = count_workers(nodes, cpus=need.cpus, gpus=need.gpus)
+    workers = count_workers(nodes, cpus=need.cores, gpus=need.gpus)
     if workers >= need.workers:
         fitting = workers // need.workers
         return min(fitting, need.concurrent or fitting)
     # A cluster that is too small in total needs other advice than one whose nodes are too small.
-    trial = Node(need.cpus * need.workers, need.gpus * need.workers)
+    trial = Node(need.cores * need.workers, need.gpus * need.workers)
     cluster = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     if trial.cpus > cluster.cpus or trial.gpus > cluster.gpus:
         rule = f"one trial needs {trial}, the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
     else:
         rule = (
-            f"a worker needs {Node(need.cpus, need.gpus)} on one node; the nodes ({describe_nodes(nodes)}) "
+            f"a worker needs {Node(need.cores, need.gpus)} on one node; the nodes ({describe_nodes(nodes)}) "
             f"hold {workers} of the {need.workers} of a trial"
         )
     raise InputError(Fault(where=study.name, key="resources", rule=rule))

@@ -41,7 +41,7 @@ def get_gpu_memory_warning(study: ResolvedStudy, results: str | Path) -> str | N
     need = study.resources
     if not 0 < need.gpus < 1:
         return None
-    on_one_gpu = count_sharers(cpus=need.cpus, gpus=need.gpus)
+    on_one_gpu = count_sharers(cpus=need.cores, gpus=need.gpus)
     number = min(on_one_gpu, (need.concurrent or on_one_gpu) * need.workers)
     if number == 1:
         return None

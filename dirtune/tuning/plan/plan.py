@@ -110,7 +110,9 @@ def plan(
     files.load_plugins(file, plugins, allow=allow_plugins)
     folder = checks.open_study_folder(file.read_yaml(), file.where, data=data, results=results)
     reuse = folder.find_reuse()
-    made = make_plan(folder, reuse, capacity.list_available_nodes(), types)
+    nodes = capacity.list_available_nodes()
+    folder = replace(folder, study=capacity.resolve_cpus(folder.study, [*nodes, *autoscaling.list_nodes(types)]))
+    made = make_plan(folder, reuse, nodes, types)
     vocabulary = read_vocabulary(folder.manifest, Storage.open(data)) if probe or effects else None
 
     def preview(device: torch.device) -> cache.ResidentData:

@@ -113,7 +113,7 @@ def estimate_from_records(study: ResolvedStudy, results: str | Path) -> dict[str
     for row in read_trial_rows(study, results):
         on_cpu = row["device"].startswith("cpu")
         # On a GPU the number of CPU threads hardly matters.
-        has_threads = not on_cpu or row["device"] == f"cpu ({need.cpus} threads)"
+        has_threads = not on_cpu or row["device"] == f"cpu ({need.cores} threads)"
         if on_cpu != bool(need.gpus) and has_threads and row["workers"] == need.workers:
             rows.append(row)
     estimates: dict[str, TimeEstimate | None] = {}

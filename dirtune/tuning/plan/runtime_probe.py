@@ -52,7 +52,7 @@ def estimate_from_probe(
     need = study.resources
     # The allocator settings and the threads of a worker, for comparable times.
     memory_budget.keep_freed_memory()
-    with _set_threads(need.cpus):
+    with _set_threads(need.cores):
         return {arm.name: _probe_arm(arm, data, need.workers, vocabulary) for arm in study.arms}
 
 

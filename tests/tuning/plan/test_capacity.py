@@ -20,6 +20,7 @@ from dirtune.tuning.plan.capacity import (
     get_packing_note,
     list_available_nodes,
     list_cluster_nodes,
+    resolve_cpus,
 )
 from tests.tuning.plan.test_checks import study
 
@@ -58,6 +59,18 @@ def test_the_resources_of_a_worker_are_on_one_node() -> None:
 def test_few_trials_that_would_share_gpus_are_noted(gpus: float, trials: int, is_noted: bool) -> None:
     note = get_packing_note(study(resources={"gpus": gpus}), [Node(8, 4)], trials=trials)
     assert (note is not None) is is_noted
+
+
+def test_auto_gives_a_worker_its_gpus_share_of_the_cores_of_the_poorest_node() -> None:
+    nodes = [Node(64, 8), Node(16, 4), Node(32)]
+
+    def cpus_of(**resources: object) -> int | str:
+        return resolve_cpus(study(resources=resources), nodes).resources.cpus
+
+    assert cpus_of(cpus="auto", gpus=1) == 4
+    assert cpus_of(cpus="auto", gpus=0.1) == 1
+    assert cpus_of(cpus="auto") == 1
+    assert cpus_of(cpus=3, gpus=1) == 3
 
 
 def test_equal_nodes_are_counted_in_words() -> None:
