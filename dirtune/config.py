@@ -28,16 +28,19 @@ from dirtune.randomness import SEED_LIMIT
 from dirtune.recipe import Constant, LastBatch, Optimizer, Recipe, Schedule, Views, check_micro_batches
 from dirtune.registry import Plugin
 from dirtune.reweighting import Reweighting
+from dirtune.sampling import SAMPLING, Sampling
 from dirtune.sharpness import SHARPNESS, Sharpness
 
 if TYPE_CHECKING:
     # A union computed at run time is no type to a type checker.
     AnyLoss = RegressionLoss
     AnyMixing = Mixing
+    AnySampling = Sampling
     AnySharpness = Sharpness
 else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
     AnyMixing = Annotated[reduce(or_, MIXING.values()), Field(discriminator="name")]
+    AnySampling = Annotated[reduce(or_, SAMPLING.values()), Field(discriminator="name")]
     AnySharpness = Annotated[reduce(or_, SHARPNESS.values()), Field(discriminator="name")]
 
 
@@ -205,6 +208,9 @@ class TrialConfig(Frozen):
     """Weight of the regression loss."""
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
+    sampling: Annotated[AnySampling | None, Added()] = None
+    """Order of the training rows by their label bins. It adds to `reweighting`: samples that are drawn more often keep their
+    weights. With scheme `rrt` it is that of the second stage. None: a permutation."""
     mixing: Annotated[AnyMixing | None, Added()] = None
     """Mixtures of samples in place of the samples of each training batch. Weights are mixed like labels; terms and feature
     smoothing get the label bin of the mixed label. None: no mixing."""
@@ -276,7 +282,7 @@ class TrialConfig(Frozen):
     def list_plugins(self) -> list[Plugin]:
         """Return the plug-ins whose parts this run uses, sorted by name."""
         parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
-        parts += [type(self.mixing), type(self.sharpness)]
+        parts += [type(self.sampling), type(self.mixing), type(self.sharpness)]
         parts += [type(term) for term in self.terms.get_active().values()]
         parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
         encoder: Any = self.model.encoder
@@ -335,7 +341,7 @@ def _rebuild_models() -> None:
     for stage in (TwoStage, RRT):
         stage.model_fields["loss"].annotation = optional
     TrialConfig.model_fields["loss"].annotation = loss
-    for name, registry in {"mixing": MIXING, "sharpness": SHARPNESS}.items():
+    for name, registry in {"sampling": SAMPLING, "mixing": MIXING, "sharpness": SHARPNESS}.items():
         part: Any = reduce(or_, registry.values())
         TrialConfig.model_fields[name].annotation = Annotated[part, Field(discriminator="name")] | None
     ModelSpec.model_fields["encoder"].annotation = make_encoder_union()
@@ -352,6 +358,6 @@ def _rebuild_models() -> None:
     TrialConfig.model_rebuild(force=True)
 
 
-for _registry in (LOSSES, TERMS, ENCODERS, MIXING, SHARPNESS):
+for _registry in (LOSSES, TERMS, ENCODERS, SAMPLING, MIXING, SHARPNESS):
     _registry.watch(_rebuild_models)
 plugins.load_installed()

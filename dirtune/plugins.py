@@ -34,6 +34,7 @@ REGISTRIES = {
     "term": "dirtune.losses:TERMS",
     "encoder": "dirtune.models.encoders:ENCODERS",
     "metric": "dirtune.metrics.extra:EXTRA_METRICS",
+    "sampling": "dirtune.sampling:SAMPLING",
     "mixing": "dirtune.mixing:MIXING",
     "sharpness": "dirtune.sharpness:SHARPNESS",
     "pipeline": "dirtune.data.ingest:PLUGIN_PIPELINES",
@@ -46,6 +47,7 @@ GROUPS = {
     "term": "dirtune.terms",
     "encoder": "dirtune.encoders",
     "metric": "dirtune.metrics",
+    "sampling": "dirtune.sampling",
     "mixing": "dirtune.mixing",
     "sharpness": "dirtune.sharpness",
     "pipeline": "dirtune.pipelines",
@@ -53,7 +55,7 @@ GROUPS = {
     "figure": "dirtune.figures",
 }
 """Group of entry points of each kind."""
-TRAINED_KINDS = ("loss", "term", "encoder", "metric", "mixing", "sharpness")
+TRAINED_KINDS = ("loss", "term", "encoder", "metric", "sampling", "mixing", "sharpness")
 """Kinds of parts that a trial uses."""
 _SUFFIX = ".py"
 _DIGITS = 16

@@ -13,7 +13,7 @@ from dirtune.errors import Fault, InputError
 
 PartT = TypeVar("PartT")
 _NAME = re.compile("[a-z][a-z0-9_]*")
-_METHODS = {"encoder": "build", "mixing": "fit", "sharpness": "compute_perturbations"}
+_METHODS = {"encoder": "build", "mixing": "fit", "sampling": "make_order", "sharpness": "compute_perturbations"}
 """Method that a part of a kind must have."""
 
 
@@ -30,6 +30,11 @@ def loss(name: str) -> Callable[[type[PartT]], type[PartT]]:
 def encoder(name: str) -> Callable[[type[PartT]], type[PartT]]:
     """Register an encoder: a `Frozen` class with `name: Literal[NAME]` and `build(inputs)`."""
     return _make_decorator("encoder", name)
+
+
+def sampling(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a sampling: a `Frozen` class with `name: Literal[NAME]` and the method of `dirtune.sampling.Sampling`."""
+    return _make_decorator("sampling", name)
 
 
 def mixing(name: str) -> Callable[[type[PartT]], type[PartT]]:

@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.usefixtures("forgotten_plugins")
 @pytest.mark.parametrize(
     ("file", "settings"),
-    [("neighbors.py", {"mixing": {"name": "neighbors"}}), ("by_sign.py", {"sharpness": {"name": "by_sign"}})],
+    [
+        ("of_rare_labels.py", {"sampling": {"name": "of_rare_labels"}}),
+        ("neighbors.py", {"mixing": {"name": "neighbors"}}),
+        ("by_sign.py", {"sharpness": {"name": "by_sign"}}),
+    ],
 )
 def test_a_plugin_of_the_page_trains_and_is_part_of_the_id(
     file: str, settings: dict[str, Any], tmp_path: Path, toy: ResidentData

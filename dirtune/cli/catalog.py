@@ -30,6 +30,7 @@ REGISTRIES = {
     "losses": ("dirtune.losses:LOSSES",),
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
+    "sampling": ("dirtune.sampling:SAMPLING",),
     "mixing": ("dirtune.mixing:MIXING",),
     "sharpness": ("dirtune.sharpness:SHARPNESS",),
     "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
@@ -41,6 +42,7 @@ PLUGIN_KINDS = {
     "term": "terms",
     "encoder": "encoders",
     "metric": "metrics",
+    "sampling": "sampling",
     "mixing": "mixing",
     "sharpness": "sharpness",
     "pipeline": "data",
@@ -70,6 +72,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
         "methods",
         "recipes",
         "encoders",
+        "sampling",
         "mixing",
         "sharpness",
         "augmentations",
@@ -99,7 +102,9 @@ def describe_entry(kind: str, name: str) -> Entry:
     Raises:
         InputError: the kind or `name` is unknown.
     """
-    settings_of = {key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "mixing", "sharpness")}
+    settings_of = {
+        key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "sampling", "mixing", "sharpness")
+    }
     if kind not in (known := [*REGISTRIES, *PRESETS, "data", "studies"]):
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=known))
     things: Mapping[str, Any]

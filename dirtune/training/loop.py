@@ -139,9 +139,7 @@ def _run_part(
     """Run the steps of a part of the next epoch one by one; measure the gradient shares in the first, if they are given."""
     config, split = training.config, training.data.splits["train"]
     recipe, ranks = training.stage.recipe, training.ranks
-    # Micro-batches, not batches: ranks share each of them.
-    order = split.make_order(config.seed, part.number, batch_size=recipe.micro_batch, world=ranks.world)
-    order = order[: training.passes.used_rows]
+    order = _make_order(training, part)[: training.passes.used_rows]
     if part.steps.start == 0:
         training.order_digest = update_digest(training.order_digest, order)
     batches = make_train_batches(
@@ -183,6 +181,17 @@ def _run_part(
         if batch.ends_step:
             yield step_loss
             step_loss = None
+
+
+def _make_order(training: Training, part: passes.PassPart) -> Tensor:
+    """Return the rows of a pass in their order, on the CPU."""
+    split, seed, sampling = training.data.splits["train"], training.config.seed, training.stage.config.sampling
+    if sampling is None:
+        # Micro-batches, not batches: ranks share each of them.
+        size = training.stage.recipe.micro_batch
+        return split.make_order(seed, part.number, batch_size=size, world=training.ranks.world)
+    generator = np.random.default_rng(derive_seed(seed, "sampling", part.number))
+    return torch.from_numpy(sampling.make_order(split.label_bins.cpu().numpy(), generator))
 
 
 def _count_waiting(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:

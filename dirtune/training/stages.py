@@ -81,10 +81,11 @@ def list_stages(config: TrialConfig) -> tuple[Stage, ...]:
     )
     if isinstance(scheme, TwoStage):
         return replace(joint, trains_predictor=False), second
+    # Sampling and re-weighting are for the second stage alone; feature smoothing belongs to the representation.
+    first: dict[str, object] = {"sampling": None}
     if scheme.reweighting is None:
-        # Re-weighting is for the second stage alone; feature smoothing belongs to the representation.
-        unweighted = Reweighting(fds=config.reweighting.fds)
-        joint = replace(joint, config=config.model_copy(update={"reweighting": unweighted}))
+        first["reweighting"] = Reweighting(fds=config.reweighting.fds)
+    joint = replace(joint, config=config.model_copy(update=first))
     if scheme.first_objective is not None:
         joint = replace(joint, config=joint.config.model_copy(update={"objective": scheme.first_objective}))
     return joint, replace(second, published_batch_norm=scheme.published_batch_norm)

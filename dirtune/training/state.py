@@ -231,6 +231,9 @@ def _find_reading_faults(config: TrialConfig, split: cache.Split, *, where: str)
     """Yield a fault for every setting that needs rows in an order in which a split on disk is not read."""
     if not split.is_windowed:
         return
+    if config.sampling is not None:
+        rule = "needs rows in any order, but they do not fit into memory and are read in windows; use more memory"
+        yield Fault(where=where, key="sampling", rule=rule, got=config.sampling.name)
     advice = "but they do not fit into memory and are read in windows"
     if config.mixing is not None and getattr(config.mixing, "partners", "split") != "batch":
         rule = f"draws partners from all training rows, {advice}; use partners: batch, or more memory"

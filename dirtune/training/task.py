@@ -215,6 +215,10 @@ class SampleTask(Task):
 
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for the inputs."""
+        counts = self.manifest.train_counts
+        if config.sampling is not None and np.count_nonzero(counts) < 2:
+            rule = "orders rows by their label bins, but all training labels are in one; ingest with narrower bins"
+            yield Fault(where=self.manifest.name, key="sampling", rule=rule, got=config.sampling.name)
         tokens = [name for name, spec in self.manifest.inputs.items() if spec.kind == "tokens"]
         if config.mixing is not None and tokens:
             rule = f"has no form for tokens (input {tokens[0]!r}), between which there are no numbers"
@@ -283,8 +287,9 @@ class DenseTask(Task):
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for per-pixel labels."""
         found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
-        if config.mixing is not None:
-            found["mixing"] = config.mixing.name
+        for key in ("sampling", "mixing"):
+            if (part := getattr(config, key)) is not None:
+                found[key] = part.name
         if getattr(config.sharpness, "weights", "both") == "ascent":
             found["sharpness.weights"] = "ascent"
         if config.plugin_metrics:

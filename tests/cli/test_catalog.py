@@ -22,6 +22,7 @@ from dirtune.mixing import MIXING
 from dirtune.models.encoders import ENCODERS
 from dirtune.pipelines import PIPELINES
 from dirtune.presets import read_methods, read_recipes
+from dirtune.sampling import SAMPLING
 from dirtune.sharpness import SHARPNESS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "losses": LOSSES,
         "terms": TERMS,
         "encoders": ENCODERS,
+        "sampling": SAMPLING,
         "mixing": MIXING,
         "sharpness": SHARPNESS,
         "augmentations": AUGMENTATIONS | DENSE_AUGMENTATIONS,

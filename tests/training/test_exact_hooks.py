@@ -17,6 +17,7 @@ from tests.training.test_on_ranks import outcome
 from tests.training.toy_inputs import make_case_config, make_data
 
 HOOKS: dict[str, dict[str, Any]] = {
+    "sampling": {"sampling": {"name": "inverse"}},
     "mixing": {"mixing": {"name": "c_mixup", "share_per": "row"}},
     "sharpness": {"sharpness": {"name": "sam", "rho": 0.1, "weights": "ascent"}},
 }
