@@ -120,6 +120,13 @@ def table(
     bin_width: Annotated[
         float | None, typer.Option(help="Wider label bins, in the label's unit; computed from the stored predictions.")
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Show the training time per sample of every arm against the reference's.")
+    ] = False,
+    equal: Annotated[
+        str | None,
+        typer.Option(help="time: best epochs within the shortest training time of each seed; needs --split val."),
+    ] = None,
     spread: Annotated[str, typer.Option(help="Spread after ±: sd, se or ci95.")] = "sd",
     bold: Annotated[str, typer.Option(help="Cells in bold: better (than the reference), best or none.")] = "better",
     published: Annotated[
@@ -171,6 +178,8 @@ def table(
         margin=margin,
         shots=shots,
         bin_width=bin_width,
+        cost=cost,
+        equal=equal,
         spread=spread,
         bold=bold,
         published=published,

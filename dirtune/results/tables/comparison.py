@@ -54,6 +54,10 @@ class TableRequest:
     """Other limits of many and few: 50/10; None means as recorded."""
     bin_width: float | None = None
     """Of wider label bins, in the label's unit; None means as recorded."""
+    cost: bool = False
+    """Show the training time of every arm against the reference's."""
+    equal: str | None = None
+    """time: compare at equal training time; None: whole trainings."""
     spread: str = "sd"
     """The number after ±, a name of `SPREADS`."""
     bold: str = "better"
@@ -120,6 +124,8 @@ def compare(root: str | Path, request: TableRequest) -> Comparison:
             mix_data=request.mix_data,
             shots=request.shots,
             bin_width=request.bin_width,
+            cost=request.cost,
+            equal=request.equal,
         )
     ]
     # Names are checked over all studies: an arm that one of them lacks is no error.
@@ -161,6 +167,8 @@ def from_table(table: ArmTable) -> Comparison:
         margin=table.margin_requested,
         shots=table.shots,
         bin_width=table.bin_width,
+        cost=table.has_costs,
+        equal="time" if table.is_at_equal_time else None,
     )
     return Comparison(request=request, parts=(table,))
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.metrics import REGIONS
+from dirtune.metrics import HIGHER_IS_BETTER, REGIONS
 from dirtune.randomness import get_repetition
 from dirtune.results.analysis.arms import (
     ArmRuns,
@@ -32,6 +32,12 @@ from dirtune.results.analysis.arms import (
     read_study_runs,
 )
 from dirtune.results.analysis.claims import Claim, choose_column, count_samples, make_claim
+from dirtune.results.analysis.costs import (
+    compute_costs,
+    find_last_epochs,
+    read_training_times,
+    read_values_at_equal_time,
+)
 from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
 from dirtune.results.analysis.soundness import find_unconverged
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
     from dirtune.results.analysis.sample_parts import SampleParts
     from dirtune.results.tables.shot_rules import RegionDefinition
 
+EQUAL = ("time",)
+"""Budgets at which trainings can be compared."""
 Values = Mapping[tuple[str, str], Mapping[str, float | None]]
 """A metric by region and epoch, and by trial."""
 
@@ -112,6 +120,8 @@ class ArmRow:
     unfinished: Mapping[str, int]
     """Pruned and failed trials."""
     missing: tuple[MissingValue, ...]
+    cost: float | None = None
+    """Training time per sample, as a multiple of the reference's; None if it is unknown or was not asked for."""
 
     @property
     def configurations(self) -> int:
@@ -173,6 +183,10 @@ class ArmTable:
     """Description of regions that are not the recorded ones, for a footer."""
     floors: tuple[FloorRow, ...] = ()
     """Reference predictors without training, shown below the arms."""
+    has_costs: bool = False
+    """Costs of the rows were asked for."""
+    is_at_equal_time: bool = False
+    """Values are those of the best epoch within the training time of the shortest training of each seed."""
     cautions: tuple[str, ...] = ()
     """Sentences on arms whose trainings are not sound, for a footer."""
 
@@ -214,6 +228,8 @@ def make_arm_tables(
     mix_data: bool = False,
     shots: str | None = None,
     bin_width: float | None = None,
+    cost: bool = False,
+    equal: str | None = None,
 ) -> tuple[ArmTable, ...]:
     """Compare the arms of a study, one table per metric.
 
@@ -230,13 +246,19 @@ def make_arm_tables(
         mix_data: allow trials that saw different data in one table.
         shots: other limits of many and few, such as `50/10`: regions are then recomputed from the stored predictions.
         bin_width: of wider label bins, in the label's unit: likewise.
+        cost: compute the training time of every arm against the reference's.
+        equal: `time`: on the validation split, compare the best epochs within the training time of the shortest training of
+            each seed. None: compare whole trainings.
 
     Raises:
-        InputError: a name is unknown, the margin or the limits are unreadable, trials saw different data, predictions
+        InputError: a name is unknown, the margin or the limits are unreadable, test values at equal time are requested, trials saw different data, predictions
             are needed and not stored, or a file is damaged.
     """
     storage = studies.open_study(root, study)
     rule = get_selection(selection)
+    if equal is not None:
+        names.check_known("equal", equal, EQUAL)
+        _check_equal_time(split=split, selection=selection, recomputed=shots is not None or bin_width is not None)
     info, outcome = plan_due_seeds(storage, studies.read_study(storage))
     names.check_known("split", split, names.EVALUATED_SPLITS)
     for region in regions:
@@ -286,10 +308,28 @@ def make_arm_tables(
         sequential=outcome,
         shots=shots,
         bin_width=bin_width,
+        has_costs=cost,
+        is_at_equal_time=equal is not None,
     )
-    tables = _fill_tables(root, storage, template, metrics, runs, tuple(info.transfers))
+    tables = _fill_tables(root, storage, template, metrics, runs, info)
+    if cost:
+        if template.reference is None:
+            raise InputError(Fault(where="cost", rule="is a multiple of a reference arm's; give --reference"))
+        costs = compute_costs(runs.arms, template.reference, read_training_times(storage))
+        tables = tuple(
+            replace(table, rows=tuple(replace(row, cost=costs.get(row.arm)) for row in table.rows)) for table in tables
+        )
     unconverged = _find_unconverged(storage, info, runs)
     return tuple(_add_soundness(root, table, storage, info, unconverged) for table in tables)
+
+
+def _check_equal_time(*, split: str, selection: str, recomputed: bool) -> None:
+    """Raise if values at equal time are not in the records."""
+    rule = "needs the values of every epoch, which are recorded"
+    if split != "val":
+        raise InputError(Fault(where="equal time", rule=f"{rule} for the val split alone; use --split val", got=split))
+    if selection != "best_val" or recomputed:
+        raise InputError(Fault(where="equal time", rule=f"{rule} for the recorded regions and selection best_val"))
 
 
 def _find_unconverged(storage: Storage, info: studies.StudyInfo, runs: StudyRuns) -> frozenset[str] | None:
@@ -346,10 +386,10 @@ def _fill_tables(
     template: ArmTable,
     metrics: Sequence[str],
     runs: StudyRuns,
-    transfers: Collection[str],
+    info: studies.StudyInfo,
 ) -> tuple[ArmTable, ...]:
     """Return one table per metric, from the recorded values or, where these do not do, from the stored predictions."""
-    definition = None
+    definition, transfers = None, tuple(info.transfers)
     if template.shots is not None or template.bin_width is not None:
         # A table of recorded values starts without these imports.
         from dirtune.results.tables.shot_rules import RegionDefinition
@@ -370,6 +410,8 @@ def _fill_tables(
                 for region in template.regions
                 for epoch in sorted(epochs)
             }
+            if template.is_at_equal_time:
+                values = _read_values_at_equal_time(storage, template, metric, runs, info)
         else:
             trials = {one.trial_id for arm in runs.arms for one in arm.chosen.values()}
             values = definition.compute_values(metric, template.split, trials)
@@ -384,6 +426,21 @@ def _fill_tables(
         return tuple(_compare_rows(_add_overlap(table, storage, runs, definition), "", transfers) for table in tables)
     found = _read_predictions(storage, template, runs, definition)
     return tuple(_compare_rows(table, found, transfers) for table in tables)
+
+
+def _read_values_at_equal_time(
+    storage: Storage, template: ArmTable, metric: str, runs: StudyRuns, info: studies.StudyInfo
+) -> Values:
+    """Return a metric by region and epoch, and by trial, at the best epochs within equal training time."""
+    by_name = {f"val/{region}/{metric}": region for region in template.regions}
+    found = read_values_at_equal_time(
+        storage,
+        find_last_epochs(runs.arms, read_training_times(storage)),
+        objective=f"val/{info.region}/{info.metric}",
+        maximize=info.metric in HIGHER_IS_BETTER,
+        names=by_name,
+    )
+    return {(region, names.EVALUATED_EPOCHS[0]): found[name] for name, region in by_name.items()}
 
 
 def _add_overlap(table: ArmTable, storage: Storage, runs: StudyRuns, definition: RegionDefinition | None) -> ArmTable:

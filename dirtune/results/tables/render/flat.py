@@ -160,6 +160,7 @@ def _to_plain_table(part: ArmTable) -> dict[str, Any]:
                 "missing": [asdict(each) for each in row.missing],
                 "cells": cells,
             }
+            | ({"cost": row.cost} if part.has_costs else {})
         )
     floors = [asdict(floor) for floor in part.floors]
     return {**plain, "claim": asdict(part.claim), "rows": rows, "floors": floors, "cautions": part.cautions}

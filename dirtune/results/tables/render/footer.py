@@ -39,6 +39,16 @@ def _describe_study(parts: Sequence[ArmTable]) -> Iterator[str]:
     if first.region_note:
         yield first.region_note
     yield f"{_describe_seeds(first)}{_describe_pairing(first)}."
+    if first.has_costs:
+        yield (
+            f"cost: training time per sample as a multiple of that of {first.reference}, medians over seeds; with equal batch sizes "
+            "the ratio of the times per step. Without the wait for data, evaluation and overhead."
+        )
+    if first.is_at_equal_time:
+        yield (
+            "Equal time: the best epoch within the training time of the shortest training of its seed. A training that is cut "
+            "there has not had the end of its learning-rate schedule."
+        )
     if first.sequential is not None:
         states = "; ".join(f"{arm} {text}" for arm, text in first.sequential.describe_states().items())
         yield f"Seeds were added until a comparison was settled over the seeds ({first.sequential}): {states}."

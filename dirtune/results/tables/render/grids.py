@@ -17,6 +17,8 @@ from dirtune.results.tables.table import ArmRow, ArmTable
 
 SEEDS, CONFIGS = "seeds", "configs"
 """Headings of counts that are shown where the arms differ in them."""
+COST = "cost"
+"""Heading of training times, as multiples of the reference's."""
 DEFAULT_SELECTION = "best_val"
 """Not named in a title, but in the footer."""
 WORD = "word"
@@ -120,7 +122,7 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable], *, is_whole: bool,
     )
     counts: Sequence[str] = ()
     if len(studies) == 1:
-        counts = (SEEDS, CONFIGS) if is_whole else _list_counts(parts)
+        counts = [*((SEEDS, CONFIGS) if is_whole else _list_counts(parts)), *([COST] if request.cost else [])]
     shown = [_format_means(table, part, extra) for part in parts]
     rows = []
     for keys, arms in _group_rows(table, parts).items():
@@ -134,6 +136,7 @@ def _make_means(table: Comparison, parts: Sequence[ArmTable], *, is_whole: bool,
         if counts:
             row = next(arm for arm in arms if arm is not None)
             texts = {SEEDS: f"{_count_seeds(row)}/{len(row.tried)}", CONFIGS: format_configurations(row)}
+            texts[COST] = ABSENT if row.cost is None else f"x{row.cost:.2f}"
             cells += [Shown(texts[count]) for count in counts]
         rows.append(Row(keys, tuple(cells)))
         rows += _make_published_rows(table, parts, arms, len(counts))
