@@ -5,6 +5,8 @@ of any content takes little time and memory: its size, its depth, and the values
 """
 
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,6 +152,12 @@ def parse_yaml(text: str, *, where: str, only_texts: bool = False) -> Any:
     Raises:
         InputError: the text is not YAML, or too large; the error names `where` and the line.
     """
+    # A copy, because a file is read for each of its variants, and a reader may change what it gets.
+    return deepcopy(_parse(text, where, only_texts))
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str, where: str, only_texts: bool) -> Any:
     if len(text) > MAX_CHARACTERS:
         rule = f"is larger than {MAX_CHARACTERS:,} characters"
         raise InputError(Fault(where=where, rule=rule, got=len(text)))

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
-from scipy.ndimage import convolve1d, gaussian_filter1d
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
@@ -73,6 +72,9 @@ def smooth_counts(
     if lds.first_bin >= len(effective):
         rule = f"must be one of the {len(effective)} label bins"
         raise InputError(Fault(where="training labels", key="lds.first_bin", rule=rule, got=lds.first_bin))
+    # As below: a third of a second of a plan or of a recorded sweep, few of which smooth.
+    from scipy.ndimage import convolve1d
+
     window = make_kernel_window(lds.kernel, lds.size, lds.sigma)
     tail = convolve1d(effective[lds.first_bin :], weights=window, mode=lds.boundary)
     smoothed = np.pad(np.asarray(tail, dtype=np.float64), (lds.first_bin, 0), mode="edge")
@@ -100,6 +102,8 @@ def make_kernel_window(kernel: Kernel, size: int, sigma: float) -> np.typing.NDA
         return np.asarray(triang(size), dtype=np.float64)
     if kernel == "laplace":
         return np.exp(-np.abs(offsets) / sigma)
+    from scipy.ndimage import gaussian_filter1d
+
     # As in the official code; the tails are folded back at the boundary.
     folded = gaussian_filter1d((offsets == 0).astype(np.float64), sigma=sigma)
     return np.asarray(folded / folded.max(), dtype=np.float64)

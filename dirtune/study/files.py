@@ -69,31 +69,40 @@ class StudyFile:
         Raises:
             InputError: the file is not readable, or has no such variant.
         """
-        text = read_text(self.path)
-        plain = parse_yaml(text, where=str(self.path))
-        variants = _get_variants(plain)
+        return (
+            read_text(self.path) if self.variant is None and not self._read_variants() else dump_yaml(self.read_plain())
+        )
+
+    def read_plain(self) -> Any:
+        """Return the study as plain data; raises as `read_yaml`."""
+        plain, variants = parse_yaml(read_text(self.path), where=str(self.path)), self._read_variants()
         if self.variant is None and not variants:
-            return text
-        if self.variant not in variants:
+            return plain
+        if self.variant is None or self.variant not in variants:
             rule = "is for several data sets; choose one as FILE:NAME" if variants else "has no variants"
             raise InputError(Fault(where=str(self.path), rule=rule, got=self.variant, known=list(variants)))
         shared = {key: value for key, value in plain.items() if key != VARIANTS}
         shared["name"] = f"{self.variant}_{plain.get('name')}"
         variant = merge({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
         # In the order of the file, which is the order of the arms in tables.
-        return dump_yaml(merge(shared, variant))
+        return merge(shared, variant)
 
-    def read_plain(self) -> Any:
-        """Return the study as plain data; raises as `read_yaml`."""
-        return parse_yaml(self.read_yaml(), where=self.where)
+    def _read_variants(self) -> Mapping[str, Any]:
+        return _get_variants(parse_yaml(read_text(self.path), where=str(self.path)))
 
 
-def list_shipped_studies() -> dict[str, StudyFile]:
-    """Return the studies that are installed with dirtune, by name."""
+def list_shipped_studies(wanted: str | None = None) -> dict[str, StudyFile]:
+    """Return the studies that are installed with dirtune, by name.
+
+    Args:
+        wanted: a name; files that cannot have it are not read.
+    """
     studies = {}
     # A package of files only: the checkout and the wheel have it, wherever it is installed.
     with importlib.resources.as_file(importlib.resources.files("dirtune.search_spaces")) as folder:
         for path in folder.glob("*.yaml"):
+            if wanted is not None and not wanted.endswith(path.stem):
+                continue
             for variant in _get_variants(parse_yaml(read_text(path), where=str(path))) or [None]:
                 name = f"{variant}_{path.stem}" if variant else path.stem
                 studies[name] = StudyFile(path=path, variant=variant)
@@ -176,12 +185,11 @@ def _find_file(name_or_path: str) -> StudyFile:
         if colon and Path(path).suffix in _SUFFIXES:
             return StudyFile(path=_check_file(Path(path)), variant=variant)
         return StudyFile(path=_check_file(Path(name_or_path)))
-    shipped = list_shipped_studies()
-    if name_or_path not in shipped:
+    if (found := list_shipped_studies(name_or_path).get(name_or_path)) is None:
         rule = "unknown study (or no such file)"
-        known = [*shipped, *list_study_files(Path())]
+        known = [*list_shipped_studies(), *list_study_files(Path())]
         raise InputError(Fault(where="study", rule=rule, got=name_or_path, known=known))
-    return shipped[name_or_path]
+    return found
 
 
 def list_study_files(folder: Path) -> list[str]:

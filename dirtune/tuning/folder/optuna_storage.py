@@ -19,7 +19,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import RETRY_SECONDS, Storage
@@ -89,11 +88,18 @@ def _find_database_fault(path: Path) -> str | None:
             storage.get_all_trials(study._study_id)
     # A disk that fails is an outage. RuntimeError: of another release; the others: tables of another program, or values that
     # Optuna has not written
-    except (StorageInternalError, SQLAlchemyError) as error:
+    except _get_database_errors() as error:
         return str(error) if "no such" in str(error.__cause__ or error) else None
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _get_database_errors() -> tuple[type[Exception], ...]:
+    # Called when there is an error: a sweep whose trials are all recorded opens no database, and SQLAlchemy is slow to import.
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return StorageInternalError, SQLAlchemyError
 
 
 def _make_url(path: Path) -> str:
@@ -109,7 +115,7 @@ def _name_storage_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError) as error:
+    except _get_database_errors() as error:
         # Optuna's own text about a failed commit blames the data; its cause is the error of the database
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]

@@ -7,6 +7,7 @@ set have ended before the first worker starts.
 """
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,13 +31,11 @@ class Node(NamedTuple):
 
 def list_available_nodes() -> tuple[Node, ...]:
     """Return the nodes that a sweep would use: those of the configured cluster, or this machine."""
-    # Ray takes seconds to import and is needed here only: node types and sizes are read without it.
-    import ray
+    # Ray takes seconds to import and to connect to, which a plan for this machine does not need.
+    ray = sys.modules.get("ray")
+    if os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized()):
+        from dirtune.data.session import ray_session
 
-    from dirtune.data.session import ray_session
-
-    # Connecting takes a second, which a plan for this machine does not need.
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         with ray_session():
             return list_cluster_nodes()
     return (Node(os.cpu_count() or 1, torch.cuda.device_count()),)
