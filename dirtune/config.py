@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from dirtune import plugins
 from dirtune.frozen import Added, Frozen, hash_json, hash_text, to_canonical_json, to_identity
-from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term
+from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term, get_head
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.mixing import MIXING, Mixing
 from dirtune.models.encoders import ENCODERS
@@ -251,6 +251,19 @@ class TrialConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _check_head(self) -> "TrialConfig":
+        head, second = get_head(self.loss), getattr(self.scheme, "loss", None)
+        if second is not None and get_head(second) != head:
+            raise ValueError(
+                f"scheme.loss must read the outputs of the loss, {_name_head(head)}; its own is {_name_head(get_head(second))}"
+            )
+        if head is not None and self.model.target_copies > 1:
+            raise ValueError(f"model.target_copies is for losses of predictions; this one reads {_name_head(head)}")
+        if self.model.predictor_output == "relu" and (head is not None or self.model.target_copies > 1):
+            raise ValueError("model.predictor_output 'relu' is for a predictor of one output; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _check_pairs(self) -> "TrialConfig":
         is_split = self.recipe.accumulation > 1
         # One sample has no pair, so that every term would be zero without a warning.
@@ -321,6 +334,10 @@ class TrialConfig(Frozen):
         if not used:
             return super().__reduce_ex__(protocol)
         return restore_config, (json.dumps(self.to_plain()), used)
+
+
+def _name_head(head: str | None) -> str:
+    return "predictions" if head is None else f"the head {head!r}"
 
 
 def restore_config(text: str, used: Sequence[Plugin]) -> TrialConfig:

@@ -23,13 +23,16 @@ from torch import Tensor, nn
 from dirtune.batch import Inputs, TermInputs, TrainingLabels
 from dirtune.errors import InputError
 from dirtune.frozen import Frozen, read
+from dirtune.losses import RawLoss
 from dirtune.manifest import InputSpec, LabelSpec
+from dirtune.models.heads import Head, HeadLabels
 from dirtune.randomness import derive_seed
 
 _Check = TypeVar("_Check", bound=Callable[..., None])
 PER_ROW = ("labels", "label_bins", "predictions", "weights", "samples")
 """Fields of `TermInputs` with one entry per row, besides the representations."""
 _LABELS = 10
+_FEATURES = 4
 TERM_CHECKS: dict[str, Callable[[Any], None]] = {}
 LOSS_CHECKS: dict[str, Callable[[Any], None]] = {}
 ENCODER_CHECKS: dict[str, Callable[[Any, Mapping[str, InputSpec]], None]] = {}
@@ -138,9 +141,12 @@ def fit(part: Any, labels: Tensor | None = None) -> Any:
         return part
     if labels is None:
         labels = torch.arange(40).double() % _LABELS
-    spec = LabelSpec(name="age", unit="years", low=0, high=_LABELS, bin_width=1, num_bins=_LABELS)
     bins = labels.long() if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.long)
-    return part.fit(TrainingLabels(labels=labels, label_bins=bins, spec=spec)) or part
+    return part.fit(TrainingLabels(labels=labels, label_bins=bins, spec=_make_label_spec())) or part
+
+
+def _make_label_spec() -> LabelSpec:
+    return LabelSpec(name="age", unit="years", low=0, high=_LABELS, bin_width=1, num_bins=_LABELS)
 
 
 def make_inputs(specs: Mapping[str, InputSpec], batch: int, seed: int = 0) -> Inputs:
@@ -319,13 +325,39 @@ def _term_gradient_is_the_slope(term: Any) -> None:
     )
 
 
-def _make_errors(samples: int = 12, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Return predictions, labels and weights with mean one."""
+def make_loss_inputs(loss: Any, samples: int = 12, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Return predictions, or raw outputs of the loss's head, with labels from 0 to 9 and weights of mean one.
+
+    The label bins are the labels as integers.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, _LABELS, (samples,), generator=generator).double()
     predictions = labels + 0.3 + torch.randn(samples, generator=generator, dtype=torch.float64)
     weights = 0.5 + torch.rand(samples, generator=generator, dtype=torch.float64)
+    if isinstance(loss, RawLoss):
+        head = make_head(loss)
+        features = torch.randn(samples, _FEATURES, generator=generator, dtype=torch.float64)
+        predictions = head(features).detach()
+        predictions = predictions + 0.1 * torch.randn(predictions.shape, generator=generator, dtype=torch.float64)
     return predictions.to(dtype).requires_grad_(), labels.to(dtype), (weights / weights.mean()).to(dtype)
+
+
+def make_head(loss: Any, labels: Tensor | None = None) -> Head:
+    """Return the head of a loss in float64, for labels from 0 to 9 or these ones, initialized with one seed."""
+    spec = _make_label_spec()
+    labels = torch.arange(40) % _LABELS if labels is None else labels
+    counts = torch.bincount(labels.long(), minlength=_LABELS).tolist()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        head: Head = loss.build_head(_FEATURES, HeadLabels.from_histogram(spec, counts, offset=4.0))
+    return head.double()
+
+
+def call_loss(loss: Any, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return a loss, fitted to labels from 0 to 9, of one label bin for each label."""
+    options = {"label_bins": labels.long()} if getattr(loss, "reads_bins", False) else {}
+    value: Tensor = fit(loss)(predictions, labels, weights, **options)
+    return value
 
 
 @_as_check(LOSS_CHECKS, "the_name_is_the_only_value_of_its_field")
@@ -336,8 +368,8 @@ def _loss_name_is_its_tag(loss: Any) -> None:
 @_as_check(LOSS_CHECKS, "a_usual_batch_gives_a_finite_scalar_and_moves_the_predictions")
 def _loss_is_finite_and_moves_the_predictions(loss: Any) -> None:
     for dtype in (torch.float32, torch.float64):
-        predictions, labels, weights = _make_errors(dtype=dtype)
-        value = fit(loss)(predictions, labels, weights)
+        predictions, labels, weights = make_loss_inputs(loss, dtype=dtype)
+        value = call_loss(loss, predictions, labels, weights)
         assert value.shape == ()
         assert value.dtype == dtype
         (gradient,) = torch.autograd.grad(value, predictions)
@@ -348,30 +380,33 @@ def _loss_is_finite_and_moves_the_predictions(loss: Any) -> None:
 
 @_as_check(LOSS_CHECKS, "permuting_the_rows_changes_nothing")
 def _loss_ignores_the_order_of_rows(loss: Any) -> None:
-    rows, fitted = _make_errors(), fit(loss)
+    rows = make_loss_inputs(loss)
     order = torch.arange(12).flip(0)
-    torch.testing.assert_close(fitted(*(each[order] for each in rows)), fitted(*rows), rtol=1e-12, atol=0)
+    predictions, labels, weights = (each[order] for each in rows)
+    turned = call_loss(loss, predictions, labels, weights)
+    torch.testing.assert_close(turned, call_loss(loss, *rows), rtol=1e-12, atol=0)
 
 
 @_as_check(LOSS_CHECKS, "the_weights_are_used")
 def _loss_uses_the_weights(loss: Any) -> None:
-    predictions, labels, weights = _make_errors()
-    assert not torch.isclose(fit(loss)(predictions, labels, weights), fit(loss)(predictions, labels, weights.flip(0)))
+    *rows, weights = make_loss_inputs(loss)
+    assert not torch.isclose(call_loss(loss, *rows, weights), call_loss(loss, *rows, weights.flip(0)))
 
 
 @_as_check(LOSS_CHECKS, "the_inputs_stay_as_they_were")
 def _loss_leaves_its_inputs(loss: Any) -> None:
-    rows, untouched = _make_errors(), _make_errors()
-    fit(loss)(*rows).backward()
+    rows, untouched = make_loss_inputs(loss), make_loss_inputs(loss)
+    call_loss(loss, *rows).backward()
     assert all(torch.equal(each, before) for each, before in zip(rows, untouched, strict=True))
 
 
 @_as_check(LOSS_CHECKS, "one_and_two_rows_and_exact_predictions_are_finite")
 def _loss_of_few_rows_is_finite(loss: Any) -> None:
     for samples in (1, 2):
-        predictions, labels, weights = _make_errors(samples)
-        for guessed in (predictions, labels.clone().requires_grad_()):
-            value = fit(loss)(guessed, labels, weights)
+        predictions, labels, weights = make_loss_inputs(loss, samples)
+        exact = predictions if isinstance(loss, RawLoss) else labels.clone().requires_grad_()
+        for guessed in (predictions, exact):
+            value = call_loss(loss, guessed, labels, weights)
             (gradient,) = torch.autograd.grad(value, guessed)
             assert value.isfinite()
             assert gradient.isfinite().all()
@@ -379,9 +414,8 @@ def _loss_of_few_rows_is_finite(loss: Any) -> None:
 
 @_as_check(LOSS_CHECKS, "the_gradient_is_the_slope_of_the_loss")
 def _loss_gradient_is_the_slope(loss: Any) -> None:
-    predictions, labels, weights = _make_errors(5)
-    fitted = fit(loss)
-    assert torch.autograd.gradcheck(lambda guessed: fitted(guessed, labels, weights), (predictions,))
+    predictions, labels, weights = make_loss_inputs(loss, 5)
+    assert torch.autograd.gradcheck(lambda guessed: call_loss(loss, guessed, labels, weights), (predictions,))
 
 
 def _build(spec: Any, inputs: Mapping[str, InputSpec], seed: int = 0) -> Any:

@@ -21,6 +21,7 @@ from dirtune.losses import (
     conr,
     dist_loss,
     focal,
+    likelihood,
     multi_similarity,
     ordinal_entropy,
     pointwise,
@@ -29,20 +30,25 @@ from dirtune.losses import (
     supcon,
     tukey,
 )
+from dirtune.models.heads import Head, HeadLabels
 from dirtune.registry import Registry
 
 LOSSES = Registry(
     "loss",
     {
+        "beta_nll": likelihood.BetaNLL,
         "bmc": balanced_mse.BMC,
         "bni": balanced_mse.BNI,
         "ccc": ccc.CCC,
         "dist": dist_loss.DistLoss,
+        "evidential": likelihood.Evidential,
         "focal_l1": focal.FocalL1,
         "focal_mse": focal.FocalMSE,
         "gai": balanced_mse.GAI,
+        "gaussian_nll": likelihood.GaussianNLL,
         "huber": pointwise.Huber,
         "l1": pointwise.L1,
+        "laplace_nll": likelihood.LaplaceNLL,
         "mse": pointwise.MSE,
         "tukey": tukey.Tukey,
     },
@@ -69,6 +75,28 @@ class RegressionLoss(Protocol):
     def __call__(self, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class RawLoss(Protocol):
+    """Regression loss of the raw outputs `(rows, outputs)` of a head of its own, for labels of one dimension.
+
+    If its attribute `reads_bins` is true, it is called with the label bins of the rows as well, `label_bins=...`.
+    """
+
+    @property
+    def head(self) -> str:
+        """Name of the head; a second stage may have another loss with an equal one."""
+        ...
+
+    def build_head(self, read_dim: int, labels: HeadLabels) -> Head:
+        """Return the head for inputs of this size and these training labels, initialized from torch's global stream."""
+        ...
+
+
+def get_head(loss: object) -> str | None:
+    """Return the name of the head that a loss reads; None for a loss of predictions."""
+    return loss.head if isinstance(loss, RawLoss) else None
+
+
 class Term(Protocol):
     """Map of `TermInputs` to an unweighted scalar; `weight` is its factor in the total loss.
 
@@ -80,6 +108,15 @@ class Term(Protocol):
     def weight(self) -> float: ...
 
     def __call__(self, inputs: TermInputs) -> Tensor: ...
+
+
+@runtime_checkable
+class EpochAware(Protocol):
+    """Module of a fitted loss or term that is told the epoch before its first step."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare for an epoch of the stage, counted from 0, of this many; called again when a run resumes."""
+        ...
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ Encoder, projection and predictor are initialized from one random stream each, s
 equal in the others. The caller's random state is left unchanged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from dirtune import manifest, randomness
 from dirtune.errors import Fault, InputError
-from dirtune.models import dense_regressor, fds, regressor
+from dirtune.models import dense_regressor, fds, heads, regressor
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.models.pixels import PixelStandardization
 from dirtune.reweighting.fds import FDS
@@ -28,6 +28,7 @@ def build_regressor(
     smoothing: FDS | None = None,
     num_bins: int = 0,
     label_dim: int = 1,
+    build_head: Callable[[int], heads.Head] | None = None,
 ) -> regressor.Regressor:
     """Return a regressor for one label per sample.
 
@@ -39,6 +40,7 @@ def build_regressor(
         smoothing: FDS of the embeddings that the predictor reads; None switches it off.
         num_bins: label bins of the data set, for the smoothing.
         label_dim: label dimensions; predictions have shape `(batch,)` for one, `(batch, label_dim)` for more.
+        build_head: build a head from the size of what it reads; None means a linear predictor.
 
     Raises:
         InputError: the inputs do not fit the encoder, a file it names cannot be used, the smoothing does not fit the
@@ -61,7 +63,7 @@ def build_regressor(
         if spec.predictor_input != "embedding":
             read_dim = size
     with _random_stream(seed, "predictor"):
-        predictor = nn.Linear(read_dim, label_dim)
+        predictor = build_head(read_dim) if build_head else nn.Linear(read_dim, label_dim)
     return regressor.Regressor(spec, encoder, projection, predictor, smooth)
 
 

@@ -33,7 +33,7 @@ from dirtune.batch import Inputs
 from dirtune.frozen import Added, Frozen
 from dirtune.losses.pairs import to_at_least_float32
 from dirtune.manifest import LabelTransform
-from dirtune.models import encoders, fds
+from dirtune.models import encoders, fds, heads
 from dirtune.models.encoders.encoder import Encoder
 
 PredictorInput = Literal["representation", "projection", "embedding"]
@@ -90,6 +90,10 @@ class ModelSpec(Frozen):
     (`dirtune.label_transform`). `label_scale`, `label_offset`, losses and terms are then in its unit; records and metrics are
     in the label's."""
 
+    target_copies: Annotated[int, Added()] = Field(default=1, ge=1)
+    """Copies of the label that the predictor has outputs for, each with the regression loss; the prediction is their mean (Zhang
+    et al., ICLR 2025: multiple targets)."""
+
     pixel_units: Annotated[PixelUnits | Literal["auto"] | None, Added()] = "auto"
     """Mean and deviation with which images are standardized. auto: those of the training images if the data set's manifest has
     them, as that of own images does, or those of ImageNet if the encoder then has a `weights_file` and images three channels;
@@ -126,6 +130,8 @@ class RegressorOutput(NamedTuple):
     """The representation z, L2-normalized, at least float32."""
     predictions: Float[Tensor, "batch *label"]
     """In the unit of training, which is the label's unless `label_transform` is set; at least float32."""
+    raw: Float[Tensor, "batch outputs"] | None = None
+    """Raw outputs of a head (`dirtune.models.heads`), of which the predictions are decoded; None for a plain predictor."""
 
 
 class Regressor(nn.Module):
@@ -136,7 +142,7 @@ class Regressor(nn.Module):
         spec: ModelSpec,
         encoder: Encoder,
         projection: nn.Linear | nn.Sequential | None,
-        predictor: nn.Linear | nn.Conv2d,
+        predictor: nn.Linear | nn.Conv2d | heads.Head,
         smoothing: fds.FeatureSmoothing | None = None,
     ) -> None:
         super().__init__()
@@ -172,11 +178,22 @@ class Regressor(nn.Module):
             if self.smoothing.settings.smooths_terms:
                 vectors = read
         predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
-        predictions = self._scale_output(self.predictor(read[predictor_input]))
+        raw = self.predictor(read[predictor_input])
+        if isinstance(self.predictor, heads.Head):
+            predictions = self.label_scale * self.predictor.decode(raw)
+            return RegressorOutput(vectors["embedding"], vectors["representation"], predictions, raw)
+        predictions = self._scale_output(raw)
         # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
         return RegressorOutput(vectors["embedding"], vectors["representation"], predictions)
+
+    def compute_deviations(self, output: RegressorOutput) -> Float[Tensor, " batch"] | None:
+        """Return the predicted standard deviation of each label, in the unit of training; None without such a head."""
+        if output.raw is None or not isinstance(self.predictor, heads.Head):
+            return None
+        deviations = self.predictor.decode_deviation(output.raw)
+        return None if deviations is None else self.label_scale * deviations
 
     def _scale_output(self, raw: Tensor) -> Tensor:
         """Return predictions in the label's unit from outputs of the predictor."""

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dirtune.batch import Batch
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
+from dirtune.losses import EpochAware
 from dirtune.randomness import derive_seed
 from dirtune.training import (
     evaluation,
@@ -125,6 +126,9 @@ def _begin_epoch(training: Training) -> None:
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
             group["lr"] = training.stage.compute_learning_rate(epoch) * group.get("rate_factor", 1.0)
+    for part in training.loss.fitted.values():
+        if isinstance(part, EpochAware):
+            part.begin_epoch(training.epoch - training.stage.start, training.stage.recipe.epochs)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     torch.manual_seed(derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank))
 

@@ -161,7 +161,13 @@ class SeparateForwards(nn.Module):
                 with nullcontext() if start == each.start else keep_running_statistics(self.batch_norms):
                     outputs[start] = self.model(selected, None if label_bins is None else label_bins[part])
         in_order = [outputs[start] for start in sorted(outputs)]
-        return RegressorOutput(*(torch.cat(parts) for parts in zip(*in_order, strict=True)))
+        # A plain predictor has no raw outputs.
+        joined = {
+            name: torch.cat([getattr(each, name) for each in in_order])
+            for name, part in in_order[0]._asdict().items()
+            if part is not None
+        }
+        return RegressorOutput(**joined)
 
 
 def list_batch_norms(model: nn.Module) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
-from dirtune.losses import Fittable, Term, pairs
+from dirtune.losses import Fittable, RawLoss, Term, pairs
 from dirtune.models.regressor import RegressorOutput, normalize_rows
 from dirtune.training.distributed import Ranks
 
@@ -119,16 +119,37 @@ class TrainingLoss(nn.Module):
         labels, weights = ranks.gather(batch.labels), ranks.gather(batch.weights)
         parts = {}
         if self.regression is not None:
-            of_regression = predictions[:1] if self.first_view_is_apart else predictions
-            parts[REGRESSION] = self.get_part(REGRESSION)(
-                of_regression.flatten(0, 1) / self.label_scale,
-                _repeat_rows(labels, len(of_regression)) / self.label_scale,
-                _repeat_rows(weights, len(of_regression)),
-            )
+            parts[REGRESSION] = self._compute_regression(output, batch, predictions, labels, weights, ranks)
         inputs = self._make_term_inputs(output, batch, predictions, labels, weights, ranks)
         for name, term in self.terms.items():
             parts[name] = self.get_part(name)(inputs[get_term_input(term)])
         return self.sum_parts(parts)
+
+    def _compute_regression(
+        self,
+        output: RegressorOutput,
+        batch: Batch,
+        predictions: Float[Tensor, "views batch *label"],
+        labels: Float[Tensor, "batch *label"],
+        weights: Float[Tensor, " batch"],
+        ranks: Ranks,
+    ) -> Float[Tensor, ""]:
+        """Return the regression loss of the predictions, or of a head's raw outputs."""
+        # A head's outputs are in the unit of the loss already.
+        outputs = (
+            predictions / self.label_scale if output.raw is None else gather_views(output.raw, len(batch.views), ranks)
+        )
+        if self.first_view_is_apart:
+            outputs = outputs[:1]
+        views, loss, options = len(outputs), self.get_part(REGRESSION), {}
+        if getattr(self.regression, "reads_bins", False):
+            options["label_bins"] = _repeat_rows(ranks.gather(batch.label_bins), views)
+        rows = (_repeat_rows(labels, views) / self.label_scale, _repeat_rows(weights, views))
+        if output.raw is None or isinstance(self.regression, RawLoss):
+            return loss(outputs.flatten(0, 1), *rows, **options)  # type: ignore[no-any-return]
+        # Copies of the label (`model.target_copies`): each is a prediction of its own.
+        copies = outputs.flatten(0, 1).unbind(dim=-1)
+        return torch.stack([loss(copy, *rows, **options) for copy in copies]).mean()
 
     def sum_parts(self, parts: dict[str, Tensor]) -> Loss:
         """Return the loss with its total, the weighted sum of the parts."""

@@ -7,6 +7,7 @@ gradient, and evaluation mode freezes their batch norm and switches off their dr
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -145,11 +146,12 @@ def restart_predictor(model: Regressor, seed: int) -> None:
 def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> torch.optim.Optimizer:
     """Return the recipe's optimizer of all trained parameters; groups that follow its schedule are marked `scheduled`."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Of a network of a library (`dirtune.models.encoders.backbone`), which may be trained more slowly
-    factor = getattr(model.encoder, "learning_rate_factor", 1.0)
-    slow = {id(parameter) for parameter in model.encoder.parameters()} if factor != 1.0 else set[int]()
-    groups = [{"params": [each for each in trained if id(each) not in slow], "scheduled": True}]
-    if own := [each for each in trained if id(each) in slow]:
+    factors = find_rate_factors(model)
+    by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in trained:
+        by_factor.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": by_factor.pop(1.0), "scheduled": True}]
+    for factor, own in by_factor.items():
         groups.append({"params": own, "scheduled": True, "lr": factor * recipe.learning_rate, "rate_factor": factor})
     groups += loss.make_parameter_groups()
     rate, decay = recipe.learning_rate, recipe.weight_decay
@@ -158,6 +160,20 @@ def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> tor
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     # One kernel for all parameters on a GPU; a state of either form loads into the other.
     return kind(groups, lr=rate, weight_decay=decay, fused=True if trained[0].is_cuda else None)
+
+
+def find_rate_factors(model: nn.Module) -> dict[nn.Parameter, float]:
+    """Return the factor of the learning rate of each parameter below a module with an attribute `learning_rate_factor`.
+
+    Such a module may be an encoder of a library's network, a part of an encoder, or a layer of a head; the innermost counts.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    # Outer modules come first.
+    for module in model.modules():
+        factor = getattr(module, "learning_rate_factor", None)
+        if factor is not None:
+            factors |= dict.fromkeys(module.parameters(), float(factor))
+    return factors
 
 
 def _reads_projection(stage: Stage) -> bool:

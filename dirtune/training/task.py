@@ -7,7 +7,8 @@ does not support. The transforms of the inputs (`dirtune.data.views.Transform`) 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ from dirtune.data.cache import Rows, Split, get_rank_share
 from dirtune.data.views import make_transform
 from dirtune.errors import Fault, InputError
 from dirtune.label_transform import restore_labels, transform_labels
+from dirtune.losses import RawLoss
 from dirtune.losses.balanced_mse import BMC
 from dirtune.losses.needs import Needs
 from dirtune.manifest import LabelTransform, Manifest
 from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
-from dirtune.models import build, dense_regressor
+from dirtune.models import build, dense_regressor, heads
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.reweighting import Reweighting
 from dirtune.training import batch_limit, dense_evaluation, dense_loss, distributed, objective, stages
@@ -111,6 +113,9 @@ class Task(ABC):
                 parts |= {f"terms.{name}": (term, of_terms) for name, term in config.terms.get_active().items()}
             for key, (part, views) in parts.items():
                 needs: Needs = getattr(part, "needs", Needs())
+                if isinstance(part, RawLoss):
+                    # A head has one prediction per sample.
+                    needs = replace(needs, scalar_labels=True)
                 # Terms without a form for per-pixel labels are among the faults of their task.
                 is_dense_term = self.manifest.label.dense is not None and key.startswith("terms.")
                 rules = [] if is_dense_term else [*needs.find_label_faults(self.manifest.label)]
@@ -214,7 +219,7 @@ class SampleTask(Task):
     statistics_rows = 1024
 
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
-        """Yield a fault for every setting that is not defined for the inputs."""
+        """Yield a fault for every setting that is not defined for the inputs, or for labels of several dimensions."""
         counts = self.manifest.train_counts
         if config.sampling is not None and np.count_nonzero(counts) < 2:
             rule = "orders rows by their label bins, but all training labels are in one; ingest with narrower bins"
@@ -224,6 +229,10 @@ class SampleTask(Task):
             rule = f"has no form for tokens (input {tokens[0]!r}), between which there are no numbers"
             advice = "ingest the texts as features of a frozen encoder"
             yield Fault(where=self.manifest.name, key="mixing", rule=f"{rule}; {advice}", got=config.mixing.name)
+        dims, copies = len(self.manifest.label.axes), config.model.target_copies
+        if dims > 1 and copies > 1:
+            rule = f"is made for labels of one dimension, not {dims}"
+            yield Fault(where=self.manifest.name, key="model.target_copies", rule=rule, got=copies)
 
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
         """Return a regressor with one prediction per sample."""
@@ -236,6 +245,7 @@ class SampleTask(Task):
             smoothing=config.reweighting.fds,
             num_bins=label.num_bins,
             label_dim=len(label.axes),
+            build_head=make_head_builder(config, self.manifest),
         )
 
     def make_loss(self, labels: TrainingLabels, stage: stages.Stage) -> objective.TrainingLoss:
@@ -275,6 +285,23 @@ class SampleTask(Task):
         )
 
 
+def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int], heads.Head] | None:
+    """Return a function that builds the head of a configuration from the size of what it reads; None without a head."""
+    if config.model.target_copies > 1:
+        return partial(heads.TargetCopies, copies=config.model.target_copies)
+    if not isinstance(config.loss, RawLoss):
+        return None
+    scale, offset = config.model.get_label_units()
+    labels = heads.HeadLabels.from_histogram(
+        manifest.label,
+        manifest.train_counts,
+        scale=scale,
+        offset=offset,
+        transform=config.model.label_transform,
+    )
+    return partial(config.loss.build_head, labels=labels)
+
+
 class DenseTask(Task):
     """Dense prediction: regression of one label per pixel."""
 
@@ -286,7 +313,9 @@ class DenseTask(Task):
 
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for per-pixel labels."""
-        found = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
+        found: dict[str, Any] = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
+        if config.model.target_copies > 1:
+            found["model.target_copies"] = config.model.target_copies
         for key in ("sampling", "mixing"):
             if (part := getattr(config, key)) is not None:
                 found[key] = part.name

@@ -106,6 +106,17 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 66, "accumulation": 2},
     },
     "correlated predictions": {"loss": {"name": "ccc"}, "recipe": {"batch_size": 67}},
+    "a head with two rates, and a second stage of the same head": {
+        "terms": TERMS,
+        "loss": {"name": "beta_nll", "scale_rate": 0.1},
+        "reweighting": {"scheme": "sqrt_inverse"},
+        "recipe": {"batch_size": 67, "epochs": 2, "views": {"count": 2, "regression": "first", "passes": "apart"}},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01, "loss": {"name": "gaussian_nll"}},
+    },
+    "copies of the label in micro-batches": {
+        "model": {"target_copies": 3},
+        "recipe": {"batch_size": 66, "accumulation": 2},
+    },
     "micro-batches in two stages": {
         "terms": TERMS,
         "model": {"projection_dim": 4},

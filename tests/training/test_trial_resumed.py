@@ -89,6 +89,12 @@ RESUMED: dict[str, dict[str, Any]] = {
         "recipe": {"epochs": 2, "precision": "fp16", "gradient_clip": 1.0},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
     },
+    "a head whose loss has a state, and a new one in a second stage": {
+        "model": {"encoder": {"dropout": 0.3}},
+        "loss": {"name": "evidential", "regularization": "adaptive"},
+        "recipe": {"epochs": 2, "precision": "bf16"},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01},
+    },
     "images pixel by pixel": {
         "model": {"encoder": {"name": "cnn", "channels": 4}},
         "recipe": {

@@ -1,0 +1,123 @@
+"""Run with `pytest tests/training/test_heads.py`: heads of several outputs in training: their units, rates, rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dirtune.data.cache import ResidentData
+from dirtune.errors import InputError
+from dirtune.losses.pointwise import L1
+from dirtune.manifest import LabelSpec
+from dirtune.models.heads import HeadLabels
+from dirtune.training.evaluation import predict
+from dirtune.training.loop import run_epochs, run_steps
+from dirtune.training.state import begin_training
+from dirtune.training.task import make_task
+from tests.training.runs import Configure, in_float64
+
+NLL = {"loss": {"name": "gaussian_nll"}}
+
+
+def test_labels_of_a_head_are_those_of_the_histogram_in_the_unit_of_the_loss() -> None:
+    label = LabelSpec(name="age", unit="years", low=10, high=16, bin_width=2, num_bins=3)
+    found = HeadLabels.from_histogram(label, [2, 0, 2], scale=2.0, offset=12.0)
+    np.testing.assert_allclose(found.centers, [5.5, 6.5, 7.5])
+    assert (found.mean, found.variance, found.offset) == (6.5, 1.0, 6.0)
+    # Labels of one bin are spread over it.
+    assert HeadLabels.from_histogram(label, [5, 0, 0]).variance == pytest.approx(2**2 / 12)
+
+
+def test_other_label_units_give_the_same_head_in_the_unit_of_the_label(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    """With sgd, a scale of 2 and half the rate are another parametrization; the first outputs are equal up to their unit."""
+    first = begin_training(configuration(model={"label_scale": 1.0, "label_offset": 4.0}, **NLL), toy)
+    other = begin_training(configuration(model={"label_scale": 2.0, "label_offset": 4.0}, **NLL), toy)
+    inputs = {"vector": toy.splits["test"].inputs["vector"], "image": toy.splits["test"].inputs["image"]}
+    view = toy.splits["test"].transform.apply_evaluation(inputs)
+    with torch.no_grad():
+        one, two = first.model.eval()(view), other.model.eval()(view)
+        torch.testing.assert_close(two.predictions - 4, 2 * (one.predictions - 4))
+        # The bias of the scale starts at the deviation of the labels; the weights of its layer are in its unit.
+        head = other.model.predictor
+        assert float(head.layers["scale"].bias.exp().sqrt()) * 2 == pytest.approx(
+            float(first.model.predictor.layers["scale"].bias.exp().sqrt()), rel=1e-5
+        )
+        deviations = other.model.compute_deviations(two)
+        torch.testing.assert_close(deviations, 2 * (two.raw[:, 1] / 2).exp())
+
+
+def test_the_layers_of_a_head_have_rates_of_their_own(configuration: Configure, toy: ResidentData) -> None:
+    settings = {"loss": {"name": "laplace_nll", "scale_rate": 0.1}}
+    recipe = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.5, "schedule": {"name": "cosine"}}
+    training = begin_training(configuration(recipe=recipe, **settings), in_float64(toy))
+    training.model.double()
+    before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    next(run_steps(training))
+    rate = training.stage.compute_learning_rate(1)
+    for name, value in training.model.named_parameters():
+        factor = 0.1 if "layers.scale" in name else 1.0
+        torch.testing.assert_close(value.detach(), before[name] - factor * rate * value.grad, msg=name)
+    # Both follow the schedule.
+    list(run_epochs(training))
+    rates = sorted(group["lr"] for group in training.optimizer.param_groups)
+    assert rates[0] == pytest.approx(0.1 * rates[1])
+
+
+def test_copies_of_the_label_share_the_loss_and_predict_their_mean(configuration: Configure, toy: ResidentData) -> None:
+    training = begin_training(configuration(model={"target_copies": 3}, recipe={"batch_size": 202}), in_float64(toy))
+    training.model.double()
+    split = toy.splits["train"]
+    view = {name: value.double() for name, value in split.transform.apply_evaluation(split.inputs).items()}
+    output = training.model(view)
+    assert output.raw.shape == (202, 3)
+    # The toy settings have a scale of 1 and an offset of 4, which is a part of the raw outputs.
+    torch.testing.assert_close(output.predictions, output.raw.mean(dim=1))
+    expected = torch.stack([L1()(copy, split.labels.double()) for copy in output.raw.unbind(1)]).mean()
+    loss = next(run_steps(training))
+    assert float(loss.parts["regression"]) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_a_regressor_with_a_head_learns(configuration: Configure, toy: ResidentData) -> None:
+    for loss in ("gaussian_nll", "laplace_nll", "evidential"):
+        settings = {"loss": {"name": loss}, "recipe": {"epochs": 20}, "model": {"label_scale": 5.0}}
+        training = begin_training(configuration(**settings), toy)
+        before = np.abs(predict(training, "test") - toy.splits["test"].exact_labels).mean()
+        list(run_epochs(training))
+        after = np.abs(predict(training, "test") - toy.splits["test"].exact_labels).mean()
+        assert after < 0.8 * before, loss
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        (NLL | {"model": {"target_copies": 2}}, "model.target_copies is for losses of predictions"),
+        (NLL | {"model": {"predictor_output": "relu"}}, "'relu' is for a predictor of one output"),
+        (
+            NLL | {"scheme": {"name": "rrt", "epochs": 1, "loss": {"name": "mse"}}},
+            "scheme.loss must read the outputs of the loss, the head 'gaussian log_variance'; its own is predictions",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_a_head_are_refused(
+    configuration: Configure, settings: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        configuration(**settings)
+    assert [fault in str(each) for each in caught.value.faults] == [True], caught.value.faults
+
+
+def test_labels_of_several_dimensions_have_no_head(configuration: Configure, toy: ResidentData) -> None:
+    axis = toy.manifest.label
+    plane = LabelSpec.grid("plane", "m", (axis, axis.model_copy(update={"name": "width"})))
+    manifest = toy.manifest.model_copy(update={"label": plane})
+    for settings in (NLL, {"model": {"target_copies": 2}}):
+        with pytest.raises(InputError, match="is made for labels of one dimension, not 2"):
+            make_task(manifest).check(configuration(**settings))
+    adaptive = {"loss": {"name": "evidential", "regularization": "adaptive"}, "recipe": {"accumulation": 2}}
+    with pytest.raises(InputError, match="needs whole batches, but recipe.accumulation cuts them into 2"):
+        make_task(toy.manifest).check(configuration(**adaptive))
