@@ -53,7 +53,7 @@ def test_the_output_equals_the_formula(predictor_input, projection_dim):
     spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim, label_scale=5.0, label_offset=-2.0)
     regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
-    for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
+    for ours, theirs in zip(output[:3], _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert output.predictions.shape == (4,)
 
@@ -64,7 +64,7 @@ def test_heads_are_normalized_apart_and_read_together(predictor_input, heads):
     spec = _spec(predictor_input=predictor_input, projection_dim=3, projection_heads=heads)
     regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
-    for ours, theirs in zip(output, _by_hand(regressor, inputs), strict=True):
+    for ours, theirs in zip(output[:3], _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert output.representations.shape == (4, 3 * heads)
     torch.testing.assert_close(output.representations.norm(dim=1), torch.ones(4))
