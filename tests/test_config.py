@@ -27,6 +27,7 @@ ADDED: dict[str, Any] = {
     "data.split": 2,
     "model.projection_layers": 2,
     "model.predictor_output": "relu",
+    "model.target_copies": 2,
     "recipe.precision": "bf16",
     "recipe.channels_last": True,
     "recipe.accumulation": 2,

@@ -21,6 +21,7 @@ from dirtune.losses import (
     conr,
     dist_loss,
     focal,
+    group_dir,
     likelihood,
     multi_similarity,
     ordinal_entropy,
@@ -29,6 +30,7 @@ from dirtune.losses import (
     rnc,
     supcon,
     tukey,
+    uvote,
 )
 from dirtune.models.heads import Head, HeadLabels
 from dirtune.registry import Registry
@@ -46,11 +48,13 @@ LOSSES = Registry(
         "focal_mse": focal.FocalMSE,
         "gai": balanced_mse.GAI,
         "gaussian_nll": likelihood.GaussianNLL,
+        "group_dir": group_dir.GroupDIR,
         "huber": pointwise.Huber,
         "l1": pointwise.L1,
         "laplace_nll": likelihood.LaplaceNLL,
         "mse": pointwise.MSE,
         "tukey": tukey.Tukey,
+        "uvote": uvote.UVOTE,
     },
 )
 TERMS = Registry(
@@ -60,6 +64,7 @@ TERMS = Registry(
         "acconr": acconr.ACConR,
         "adasupcon": adasupcon.AdaSupCon,
         "conr": conr.ConR,
+        "group_rnc": group_dir.GroupRnC,
         "multi_similarity": multi_similarity.MultiSimilarity,
         "ordinal_entropy": ordinal_entropy.OrdinalEntropy,
         "ranksim": ranksim.RankSim,
