@@ -389,8 +389,9 @@ def _loss_ignores_the_order_of_rows(loss: Any) -> None:
 
 @_as_check(LOSS_CHECKS, "the_weights_are_used")
 def _loss_uses_the_weights(loss: Any) -> None:
-    *rows, weights = make_loss_inputs(loss)
-    assert not torch.isclose(call_loss(loss, *rows, weights), call_loss(loss, *rows, weights.flip(0)))
+    predictions, labels, weights = make_loss_inputs(loss)
+    value, turned = (call_loss(loss, predictions, labels, each) for each in (weights, weights.flip(0)))
+    assert not torch.isclose(value, turned)
 
 
 @_as_check(LOSS_CHECKS, "the_inputs_stay_as_they_were")

@@ -468,6 +468,44 @@ PAPERS = (
             ),
         ),
     ),
+    Paper(
+        title="UVOTE (Jiang et al., GCPR 2024)",
+        sources=("SherryJYC/UVOTE",),
+        recipe=None,
+        methods=("uvote",),
+        modules=("dirtune/losses/uvote.py",),
+        rows=(
+            ("first head", "-", "annealed on all sets but AgeDB", "`anneal_first`, by data set"),
+            ("sample weights", "one family", "counts on ages, kernel density elsewhere", "`density`, by data set"),
+            ("README command on STS-B", "-", "leaves all heads without weights", "weights of all heads"),
+        ),
+    ),
+    Paper(
+        title="Group-DIR (Pu et al., AAAI 2025)",
+        sources=("AllenPu/imbalanced-contrastive-ordinary-regression",),
+        recipe=None,
+        methods=("group_dir",),
+        modules=("dirtune/losses/group_dir.py",),
+        rows=(
+            ("contrast of groups", "a first stage", "Rank-N-Contrast on group numbers", "the term `group_rnc`"),
+            ("loaders", "-", "validation and test data are exchanged", "as named"),
+        ),
+    ),
+    Paper(
+        title="Likelihoods (Seitzer et al., ICLR 2022; Amini et al., NeurIPS 2020)",
+        sources=("martius-lab/beta-nll", "aamini/evidential-deep-learning"),
+        recipe=None,
+        methods=("gaussian_nll", "laplace_nll", "beta_nll", "evidential"),
+        modules=("dirtune/losses/likelihood.py",),
+        rows=(
+            (
+                "evidential: second part",
+                "weight 0.01",
+                "adapted in each step; default argument of the loss: 1",
+                "`regularization: fixed` or `adaptive`",
+            ),
+        ),
+    ),
 )
 
 

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("of_rare_labels.py", {"sampling": {"name": "of_rare_labels"}}),
         ("neighbors.py", {"mixing": {"name": "neighbors"}}),
         ("by_sign.py", {"sharpness": {"name": "by_sign"}}),
+        ("bounds.py", {"loss": {"name": "bounds"}}),
     ],
 )
 def test_a_plugin_of_the_page_trains_and_is_part_of_the_id(

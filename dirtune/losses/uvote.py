@@ -17,7 +17,7 @@ annealing is off.
 """
 
 import math
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -219,7 +219,7 @@ def compute_kernel_density(labels: Float[Tensor, " samples"], bandwidth: float) 
         (-0.5 * ((block[:, None] - distinct) / bandwidth) ** 2).exp() @ counts.to(labels)
         for block in distinct.split(_DENSITY_ROWS)
     ]
-    return cast(Tensor, factor * torch.cat(parts)[inverse])
+    return factor * torch.cat(parts)[inverse]
 
 
 def average_by_bin(
