@@ -25,9 +25,9 @@ demo: install
 	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results."
 	@echo "Next, your own table: $(BIN)/dirtune recommend my.csv --label COLUMN --minutes 20"
 
-# While working: everything that needs no Ray.
+# While working: everything that needs no Ray, but for a few tests that compile or start processes for seconds.
 check: install lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not gpu and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow and not gpu and not soak"
 
 test: install lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import subprocess
 import time
@@ -15,6 +17,8 @@ import torch
 torch.set_num_threads(1)
 # A shell that starts the tests in the background lets them and their subprocesses ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# No test cuts the power, and thousands of small files are written: each would wait for the disk.
+os.fsync = lambda descriptor: None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
     on_ray = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in on_ray)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was imported, millions of objects, from later garbage collections."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -739,14 +739,22 @@ def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: 
 
 def test_a_console_that_cannot_write_a_letter_does_not_end_a_command(tmp_path: Path) -> None:
     write_study(tmp_path, [record("\u03b2=0.5 \u2264", seed) for seed in (0, 1)], arms=["\u03b2=0.5 \u2264"])
-    for command in (["table", "study"], ["status", "study"], ["query", "select arm, '\u00b1' from trials"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "dirtune.cli", *command, "--results", str(tmp_path)],
-            capture_output=True,
-            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert b"\\u03b2=0.5 \\u2264" in done.stdout
+    script = """
+import sys
+from dirtune import cli
+for command in (["table", "study"], ["status", "study"], ["query", "select arm, '\u00b1' from trials"]):
+    sys.argv = ["dirtune", *command, "--results", "."]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(f"ended with {end.code}")
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    *ended, rest = re.split(rb"ended with (?:0|None)\n", done.stdout)
+    assert (len(ended), rest) == (3, b"")
+    assert all(b"\\u03b2=0.5 \\u2264" in printed for printed in ended)
 
 
 def test_sql_may_begin_with_a_comment_and_come_from_a_file(

@@ -22,6 +22,7 @@ __all__ = ["data_root", "forgotten_plugins", "toy"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_the_test_of_the_tutorial_passes(tmp_path: Path) -> None:
     write_named_blocks(ROOT / "docs/extending.md", tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_parts.py"]

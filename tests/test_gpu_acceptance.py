@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks import gpu_acceptance
@@ -41,6 +42,7 @@ def test_a_check_that_fails_or_does_not_end_is_counted(tmp_path: Path) -> None:
         gpu_acceptance.__file__ = here
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_run_stops_after_the_environment_and_says_so(tmp_path: Path) -> None:
     file = tmp_path / "values.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_acceptance.py"), "--only", "0,7", "--json", str(file)]

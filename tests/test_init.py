@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import subprocess
-import sys
 
 import pytest
 import typer
@@ -41,9 +39,3 @@ def test_a_call_remains_a_function_after_its_module_is_imported() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'dirtune' has no attribute 'swep'"):
         _ = dirtune.swep
-
-
-def test_importing_the_package_imports_nothing_else_of_it() -> None:
-    script = "import sys, dirtune; print(sorted(n for n in sys.modules if n.startswith('dirtune.')))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -138,6 +138,20 @@ def run_script(*lines: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+def test_modules_load_no_slow_package_that_they_do_not_use() -> None:
+    statistics = ("influence", "joint", "margin", "paired", "power", "sequential", "verdict")
+    lines = run_script(
+        "import sys, dirtune",
+        "print(sorted(name for name in sys.modules if name.startswith('dirtune.')))",
+        "import dirtune.metrics",
+        "print(sorted({'scipy'} & set(sys.modules)))",
+        *(f"import dirtune.results.statistics.{name}" for name in statistics),
+        "import dirtune.data.ingest, dirtune.data.inspection, dirtune.data.store",
+        f"print(sorted({HEAVY | {'matplotlib', 'scipy.stats'}!r} & set(sys.modules)))",
+    )
+    assert lines == ["[]"] * 3
+
+
 def test_the_calls_on_results_load_neither_torch_nor_ray() -> None:
     calls = ["table", "query", "status", "plot", "compact", "report", "stop"]
     lines = [f"getattr(dirtune, {call!r}); print({call!r}, sorted({HEAVY!r} & set(sys.modules)))" for call in calls]

@@ -15,6 +15,7 @@ from dirtune.cli.catalog import list_catalog
 from dirtune.study.schema import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

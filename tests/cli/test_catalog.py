@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dirtune.cli import catalog
 from dirtune.cli.catalog import REGISTRIES, describe_entry, list_catalog
 from dirtune.data.augmentations import AUGMENTATIONS
 from dirtune.data.dense_views import DENSE_AUGMENTATIONS
@@ -132,7 +134,9 @@ def test_a_preset_shows_how_the_published_variant_differs_in_one_line_each() -> 
     assert not any("\n" in text for row in published for text in row)
 
 
-def test_every_listed_name_can_be_shown_in_detail() -> None:
+def test_every_listed_name_can_be_shown_in_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Read once, not once per study
+    monkeypatch.setattr(catalog, "list_shipped_studies", cache(catalog.list_shipped_studies))
     for kind, names in list_catalog().items():
         for name in names:
             entry = describe_entry(kind, name)

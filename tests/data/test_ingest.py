@@ -69,11 +69,6 @@ def test_a_root_that_is_a_file_raises_its_own_error(tmp_path: Path) -> None:
     assert not isinstance(caught.value, InputError)
 
 
-def test_the_ingest_module_loads_neither_ray_nor_torch() -> None:
-    code = "import sys, dirtune.data.ingest; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_repeated_ingest_changes_and_reports_nothing_new(tmp_path: Path) -> None:

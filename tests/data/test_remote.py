@@ -122,9 +122,7 @@ def test_a_failed_write_keeps_the_previous_file(storage: Storage) -> None:
 def test_a_killed_writer_leaves_a_complete_file_or_none(storage: Storage, bucket: Bucket) -> None:
     script = """
         import sys
-        from dirtune.frozen import read
-from dirtune.io.jsonfile import read_json_object
-from dirtune.io.storage import Storage
+        from dirtune.io.storage import Storage
         storage = Storage.open(sys.argv[1])
         print("ready", flush=True)
         while True:
@@ -136,7 +134,7 @@ from dirtune.io.storage import Storage
     for delay in (0.1, 0.4):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
-            writer.stdout.readline()
+            assert writer.stdout.readline() == b"ready\n"
             time.sleep(delay)
             os.kill(writer.pid, signal.SIGKILL)
         names = storage.list_files()

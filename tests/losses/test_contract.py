@@ -227,6 +227,7 @@ def compiled():
     return first | second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in _terms()])
 def test_compiling_changes_nothing(name, compiled, on_one_rank):
     _assert_same([compiled[name]], on_one_rank[name])

@@ -163,6 +163,7 @@ def test_label_bins_count_training_labels_and_know_their_regions() -> None:
     assert fine.find_bins(0.5) == label_bins(0.5, fine.spec)
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_needs_no_ray() -> None:
     script = (
         "import sys, dirtune; from dirtune.nn import ConR, FDS, L1, LabelBins; dirtune.weights([1, 2, 2]); "

@@ -22,6 +22,8 @@ from dirtune.training.trial import TrialRun
 from tests.training.gloo import on_ranks
 from tests.training.runs import TERMS, Configure, finish, in_float64, job_of, weights_of, without_shares
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "terms and projection": {"terms": TERMS, "model": {"projection_dim": 4}},
     "smoothed features, micro-batches": {

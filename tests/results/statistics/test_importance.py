@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -91,16 +89,3 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         compute_importance(trials(3), [1.0, 2.0, 3.0], SPACE)
     with pytest.raises(InputError, match="unknown method, got 'x'; known: fanova, ped_anova"):
         compute_importance(trials(4), [1.0] * 4, SPACE, method="x")
-
-
-def test_optuna_brings_in_neither_torch_nor_ray() -> None:
-    script = (
-        "import sys\nfrom dirtune.results.statistics.importance import compute_importance\n"
-        "assert 'optuna' not in sys.modules\n"
-        "space = {'a': {'distribution': 'uniform', 'low': 0.0, 'high': 1.0}}\n"
-        "for method in ('ped_anova', 'fanova'):\n"
-        "    compute_importance([{'a': i / 9} for i in range(9)], list(range(9)), space, method=method)\n"
-        "print(sorted({'optuna', 'torch', 'ray'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['optuna']"

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -97,18 +95,6 @@ def test_holm_stays_below_one_and_does_not_count_what_was_not_tested() -> None:
 
     assert (corrected["a"], corrected["c"]) == (1.0, 1.0)
     assert math.isnan(corrected["b"])
-
-
-def test_the_statistics_are_loaded_without_scipys_slow_half() -> None:
-    names = ("influence", "joint", "margin", "paired", "power", "sequential", "verdict")
-    loaded = "; ".join(f"import dirtune.results.statistics.{name}" for name in names)
-    done = subprocess.run(
-        [sys.executable, "-c", f"{loaded}; import sys; print('scipy.stats' in sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "False"
 
 
 def draw_differences(n: int) -> list[float]:

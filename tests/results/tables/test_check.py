@@ -173,10 +173,12 @@ def test_the_outcome_counts_what_it_compared(root: Path) -> None:
     assert str(check(root, text.replace("conr", "gone"))).count("\n") > 1
 
 
-@pytest.fixture
-def judged(tmp_path: Path) -> Path:
-    write_predicted_study(tmp_path, name="one", claim={"region": "all", "margin": "5%"})
-    return tmp_path
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the root of a study with words, which tests must not change."""
+    root = tmp_path_factory.mktemp("judged")
+    write_predicted_study(root, name="one", claim={"region": "all", "margin": "5%"})
+    return root
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex"])
