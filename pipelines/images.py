@@ -27,24 +27,7 @@ from dirtune.data.images import decode_images
 from dirtune.data.sources import Source
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
-from dirtune.pipelines.image_files import (
-    EncodedImages,
-    compute_pixel_units,
-    describe_traits,
-    encode_images,
-    get_file_size,
-)
-from dirtune.pipelines.own import (
-    Column,
-    Division,
-    OwnOptions,
-    describe_columns,
-    describe_source,
-    divide,
-    make_request,
-    read_entries,
-    write_own,
-)
+from dirtune.pipelines import image_files, own
 from dirtune.pipelines.sheets import Sheet, find_data_file, read_sheet
 
 if TYPE_CHECKING:
@@ -57,10 +40,10 @@ RAW_UP_TO = 64
 """Largest height and width of images that are stored as raw pixels by default: 12 kB each in color."""
 
 
-class Options(OwnOptions):
+class Options(own.OwnOptions):
     """Settings of the ingest."""
 
-    image: Column | None = None
+    image: own.Column | None = None
     """Column of the image paths; null: `path`, or the only column whose first cell is a file."""
     image_size: int = Field(default=224, ge=8)
     """Height and width of the stored images, in pixels."""
@@ -104,11 +87,11 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     column = options.image or find_image_column(sheet)
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
-    sizes = [get_file_size(source.folder / path) for path in paths]
-    request = make_request(NAME, RECIPE, source, options, sizes)
+    sizes = [image_files.get_file_size(source.folder / path) for path in paths]
+    request = own.make_request(NAME, RECIPE, source, options, sizes)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
-    entries = read_entries(sheet, options, ids=paths)
+    entries = own.read_entries(sheet, options, ids=paths)
     for row in np.flatnonzero(np.array(sizes) < 0).tolist():
         # An empty cell is a fault already.
         if paths[row].strip():
@@ -119,19 +102,21 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
         spec = options.image_spec
         images = _read_images(sheet, column, paths, readable, options)
         used = sheet.select_usable(options.skip_bad)
-        division = divide(options, entries, used, [images.contents[path] for path in paths[used]])
-        mean, deviation = compute_pixel_units([images.moments[path] for path in paths[used][division.train]])
-        return write_own(
+        division = own.divide(options, entries, used, [images.contents[path] for path in paths[used]])
+        mean, deviation = image_files.compute_pixel_units(
+            [images.moments[path] for path in paths[used][division.train]]
+        )
+        return own.write_own(
             storage,
             division,
             {split: _select_split(images, division, split, spec) for split in SPLITS},
             {"image": spec.model_copy(update={"pixel_mean": mean, "pixel_deviation": deviation})},
             sheet=sheet,
             request=request,
-            source=describe_source(NAME, sheet, options, image=column),
+            source=own.describe_source(NAME, sheet, options, image=column),
             notes=[
-                *describe_columns({**options.roles, "image": column}, sheet),
-                *describe_traits(images.traits),
+                *own.describe_columns({**options.roles, "image": column}, sheet),
+                *image_files.describe_traits(images.traits),
             ],
         )
 
@@ -147,12 +132,12 @@ def find_image_column(sheet: Sheet) -> str:
 
 def _read_images(
     sheet: Sheet, column: str, paths: np.typing.NDArray[Any], rows: np.typing.NDArray[np.int64], options: Options
-) -> EncodedImages:
+) -> image_files.EncodedImages:
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.folder
     spec = _make_lossless(options.image_spec)
-    images = encode_images(table, folder, spec, upright=True, white=options.white)
+    images = image_files.encode_images(table, folder, spec, upright=True, white=options.white)
     rules = {fault.where: fault.rule for fault in images.faults}
     for row in rows.tolist():
         if (rule := rules.get(str(folder / paths[row]))) is not None:
@@ -165,7 +150,7 @@ def _make_lossless(spec: InputSpec) -> InputSpec:
     return spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
 
 
-def _select_split(images: EncodedImages, division: Division, split: str, spec: InputSpec) -> "Dataset":
+def _select_split(images: image_files.EncodedImages, division: own.Division, split: str, spec: InputSpec) -> "Dataset":
     rows = division.make_table({"row": division.positions})
     rows = rows.filter(pc.equal(rows["split"], split)).drop_columns("split")
 

@@ -9,21 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
+from dirtune.results.statistics import power
 from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.statistics.margin import Margin
-from dirtune.results.statistics.power import (
-    ALPHA,
-    MIN_PAIRS,
-    POWER,
-    SAMPLE_STEPS,
-    SEED_STEPS,
-    Needs,
-    Spread,
-    bound_sd,
-    compute_joint_equivalence_power,
-    compute_joint_power,
-    find_needs,
-)
 from dirtune.results.tables.table import make_arm_table
 
 
@@ -32,9 +20,9 @@ class ArmNeeds:
     """Needs of one arm; all None if they cannot be estimated."""
 
     arm: str
-    to_detect: tuple[Needs, Needs, Needs] | None
+    to_detect: tuple[power.Needs, power.Needs, power.Needs] | None
     """With the estimated spread, and with the smallest and the largest that the seeds leave possible."""
-    to_equate: Needs | None
+    to_equate: power.Needs | None
     """To show that an arm that is equal to the reference differs by less than the effect."""
     reason: str = ""
     """For having no estimate."""
@@ -55,7 +43,7 @@ class PowerPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"to find that {self.claim} changes by {self.effect}, with {100 * POWER:g} % power, corrected over {self.comparisons} "
+            f"to find that {self.claim} changes by {self.effect}, with {100 * power.POWER:g} % power, corrected over {self.comparisons} "
             "arms; in brackets: for the smallest and the largest likely spread",
         ]
         for each in self.arms:
@@ -63,7 +51,7 @@ class PowerPlan:
                 lines.append(f"{each.arm}: {each.reason}")
                 continue
             middle, low, high = each.to_detect
-            ends = [SEED_STEPS[-1] if needs.seeds is None else needs.seeds for needs in (low, high)]
+            ends = [power.SEED_STEPS[-1] if needs.seeds is None else needs.seeds for needs in (low, high)]
             over = "over " if high.seeds is None else ""
             interval = "" if middle.samples is None else f" ({ends[0]} to {over}{ends[1]})"
             lines.append(
@@ -72,10 +60,10 @@ class PowerPlan:
             )
         return "\n".join(lines)
 
-    def _format_needs(self, needs: Needs) -> str:
-        seeds = f"over {SEED_STEPS[-1]} seeds" if needs.seeds is None else f"about {needs.seeds} seeds"
+    def _format_needs(self, needs: power.Needs) -> str:
+        seeds = f"over {power.SEED_STEPS[-1]} seeds" if needs.seeds is None else f"about {needs.seeds} seeds"
         if needs.samples is None:
-            return f"over {SAMPLE_STEPS[-1]} times as many test samples; more seeds do not help"
+            return f"over {power.SAMPLE_STEPS[-1]} times as many test samples; more seeds do not help"
         if needs.samples == 1:
             return seeds
         return f"{seeds} and {needs.samples} times as many test samples, about {needs.samples * self.samples}"
@@ -123,24 +111,24 @@ def _estimate(
     arm: str, difference: JointDifference | None, effect: float, comparisons: int, no_predictions: str
 ) -> ArmNeeds:
     pairs = 0 if difference is None else difference.n
-    reason = f"needs {MIN_PAIRS} pairs of seeds, has {pairs}" if pairs < MIN_PAIRS else ""
+    reason = f"needs {power.MIN_PAIRS} pairs of seeds, has {pairs}" if pairs < power.MIN_PAIRS else ""
     if difference is None or difference.over_both is None or not difference.sd > 0:
         reason = reason or no_predictions or "no stored predictions, or no spread"
     if reason or difference is None or difference.over_both is None:
         return ArmNeeds(arm=arm, to_detect=None, to_equate=None, reason=reason)
     variance = difference.over_both.error**2 - difference.over_seeds.error**2
-    alpha = ALPHA / comparisons
+    alpha = power.ALPHA / comparisons
 
-    def can_detect(seeds: int, spread: Spread) -> bool:
-        return compute_joint_power(seeds, spread=spread, effect=effect, alpha=alpha) >= POWER
+    def can_detect(seeds: int, spread: power.Spread) -> bool:
+        return power.compute_joint_power(seeds, spread=spread, effect=effect, alpha=alpha) >= power.POWER
 
-    def can_equate(seeds: int, spread: Spread) -> bool:
-        return compute_joint_equivalence_power(seeds, spread=spread, margin=effect, alpha=alpha) >= POWER
+    def can_equate(seeds: int, spread: power.Spread) -> bool:
+        return power.compute_joint_equivalence_power(seeds, spread=spread, margin=effect, alpha=alpha) >= power.POWER
 
-    def find(has_power: Callable[[int, Spread], bool], sd: float) -> Needs:
-        return find_needs(has_power, Spread(sd=sd, sample_variance=max(variance, 0.0)))
+    def find(has_power: Callable[[int, power.Spread], bool], sd: float) -> power.Needs:
+        return power.find_needs(has_power, power.Spread(sd=sd, sample_variance=max(variance, 0.0)))
 
-    low, high = bound_sd(difference.sd, pairs)
+    low, high = power.bound_sd(difference.sd, pairs)
     return ArmNeeds(
         arm=arm,
         to_detect=(find(can_detect, difference.sd), find(can_detect, low), find(can_detect, high)),

@@ -45,13 +45,7 @@ from dirtune.results.records import names, studies
 from dirtune.results.statistics.joint import JointDifference, Repeated, average_by_repetition
 from dirtune.results.statistics.paired import compute_sd, mean
 from dirtune.results.statistics.verdict import Verdict
-from dirtune.results.tables.floors import (
-    FloorRow,
-    describe_cautions,
-    describe_caveats,
-    find_unbeaten,
-    make_floor_rows,
-)
+from dirtune.results.tables.floors import FloorRow, describe_cautions, describe_caveats, find_unbeaten, make_floor_rows
 from dirtune.results.tables.verdicts import ArmVerdict, ColumnArm, compare_arms, judge_arms
 
 if TYPE_CHECKING:
