@@ -72,7 +72,11 @@ def mix_batches(
         yield replace(
             batch,
             views=tuple(
-                {name: combine(value, other[name], own) for name, value in view.items()}
+                # Tokens, which an encoder of features does not read, have no mixtures.
+                {
+                    name: combine(value, other[name], own) if value.is_floating_point() else value
+                    for name, value in view.items()
+                }
                 for view, other in zip(batch.views, partner.views, strict=True)
             ),
             labels=mixed_labels[rows],

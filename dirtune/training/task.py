@@ -225,7 +225,7 @@ class SampleTask(Task):
             rule = "orders rows by their label bins, but all training labels are in one; ingest with narrower bins"
             yield Fault(where=self.manifest.name, key="sampling", rule=rule, got=config.sampling.name)
         tokens = [name for name, spec in self.manifest.inputs.items() if spec.kind == "tokens"]
-        if config.mixing is not None and tokens:
+        if config.mixing is not None and tokens and getattr(config.model.encoder, "reads_tokens", True):
             rule = f"has no form for tokens (input {tokens[0]!r}), between which there are no numbers"
             advice = "ingest the texts as features of a frozen encoder"
             yield Fault(where=self.manifest.name, key="mixing", rule=f"{rule}; {advice}", got=config.mixing.name)

@@ -91,6 +91,7 @@ def test_every_question_has_a_variant_on_digits() -> None:
         "natural",
         "dir",
         "limited_data",
+        "newest",
     } == questions
 
 
@@ -129,3 +130,11 @@ def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
         assert {key: getattr(accon, key) for key in settings} == settings
         assert arms["accon gamma=0.0"].terms.accon.gamma == 0
         assert arms["vanilla"].data.name == data
+
+
+@pytest.mark.parametrize("variant", ["digits", "sts_b", "agedb", "imdb_wiki"])
+def test_the_newest_methods_have_equal_budgets_and_fresh_seeds(variant: str) -> None:
+    study = load_shipped(f"{variant}_newest")
+    assert all("recipe.learning_rate" in arm.space for arm in study.arms)
+    assert study.search.confirm
+    assert study.search.tuning_seed not in study.seeds

@@ -6,7 +6,7 @@ use too; the rest is the project's own.
 """
 
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,8 @@ FIRST, SECOND = "first_features", "second_features"
 class PairMLP(Frozen):
     """Reads two vector inputs of one shape, `first_features` and `second_features`."""
 
+    reads_tokens: ClassVar[bool] = False
+    """The texts from which the vectors are have no part in it."""
     name: Literal["pair_mlp"] = "pair_mlp"
     shared: int | None = Field(default=256, gt=0)
     """Width of the layer that both vectors pass (linear and ReLU); None compares the input vectors."""
