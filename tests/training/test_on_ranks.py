@@ -113,6 +113,11 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 67, "epochs": 2, "views": {"count": 2, "regression": "first", "passes": "apart"}},
         "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01, "loss": {"name": "gaussian_nll"}},
     },
+    "voting heads in micro-batches, and a term of label groups": {
+        "loss": {"name": "uvote", "heads": 3},
+        "terms": {"group_rnc": {"groups": 4}},
+        "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 2},
+    },
     "copies of the label in micro-batches": {
         "model": {"target_copies": 3},
         "recipe": {"batch_size": 66, "accumulation": 2},
@@ -125,7 +130,7 @@ EXACT: dict[str, dict[str, Any]] = {
     },
 }
 LEARNED = "a loss and a term with parameters"
-WITH_STATE = {LEARNED, "sorted predictions"}
+WITH_STATE = {LEARNED, "sorted predictions", "voting heads in micro-batches, and a term of label groups"}
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
         "terms": TERMS,
