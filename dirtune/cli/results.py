@@ -212,6 +212,21 @@ def check(
 
 
 @app.command(rich_help_panel=RESULTS)
+def intervals(
+    study: SweepName,
+    results: ResultsRoot = "results",
+    level: Annotated[float, typer.Option(help="Share of the labels that the intervals are to cover.")] = 0.9,
+    arm: Arms = None,
+    format_: Annotated[str, typer.Option("--format", help="table, csv, json or markdown.")] = "table",
+) -> None:
+    """Compute split-conformal prediction intervals from the stored predictions: coverage and width by shot region."""
+    from dirtune.results.analysis.conformal import compute_intervals
+    from dirtune.results.query.formats import format_table
+
+    print_result(format_table(compute_intervals(results, study, level=level, arms=arm or ()), format_))
+
+
+@app.command(rich_help_panel=RESULTS)
 def plot(
     study: SweepName,
     kind: Annotated[

@@ -83,13 +83,16 @@ def evaluate_last_and_best(training: Training, *, representations: int = 0) -> F
         if selection == "best_val":
             load_best_weights(training)
         for split in names.EVALUATED_SPLITS:
-            values, rows_of_metrics = evaluate(training, split)
+            found = evaluate(training, split)
             keys = {"split": split, "selection": selection}
-            metrics += [{**keys, **row} for row in rows_of_metrics]
+            metrics += [{**keys, **row} for row in found.metrics]
             if selection == "best_val":
                 rows = training.data.splits[split]
                 predictions[split] = schema.SplitPredictions(
-                    sample_ids=rows.sample_ids, labels=rows.exact_labels, predictions=values
+                    sample_ids=rows.sample_ids,
+                    labels=rows.exact_labels,
+                    predictions=found.predictions,
+                    deviations=found.deviations,
                 )
     keys = {"split": REPRESENTED_SPLIT, "selection": "best_val"}
     metrics += [{**keys, **row} for row in evaluate_representations(training, REPRESENTED_SPLIT)]

@@ -257,12 +257,12 @@ def _make_smoothing_bins(training: Training, batch: Batch) -> Tensor | None:
 def _validate(training: Training) -> dict[str, float]:
     started = time.perf_counter()
     with memory.name_phase_on_out_of_memory(training, "validation", training.epoch + 1):
-        predictions, rows = evaluation.evaluate(training, "val")
-    if not np.isfinite(predictions).all():
+        found = evaluation.evaluate(training, "val")
+    if not np.isfinite(found.predictions).all():
         # The last step of the epoch broke the weights: its loss was still finite.
         raise NonFiniteLoss("predictions", training.epoch + 1, training.passes.steps_per_epoch)
     training.seconds.eval += time.perf_counter() - started
-    return {f"val/{row['region']}/{row['metric']}": row["value"] for row in rows}
+    return {f"val/{row['region']}/{row['metric']}": row["value"] for row in found.metrics}
 
 
 def _keep_best_weights(training: Training) -> None:

@@ -28,6 +28,7 @@ from dirtune.losses.balanced_mse import BMC
 from dirtune.losses.needs import Needs
 from dirtune.manifest import LabelTransform, Manifest
 from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
+from dirtune.metrics.intervals import compute_deviation_metrics
 from dirtune.models import build, dense_regressor, heads
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.reweighting import Reweighting
@@ -43,6 +44,8 @@ class Evaluation(NamedTuple):
     predictions: np.typing.NDArray[np.float64]
     """As of `dirtune.training.evaluation.predict`; with per-pixel labels, each sample's mean over its labeled pixels."""
     metrics: list[RegionMetric]
+    deviations: np.typing.NDArray[np.float64] | None = None
+    """Predicted standard deviation of each label, in its unit; None without a head that predicts one."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,22 @@ class Task(ABC):
         """Return predictions for every row of a split in the label's unit, gathered from all ranks."""
         predictions = self.collect_outputs(model, split, ranks, lambda output: output.predictions)
         return restore_labels(predictions.double().cpu().numpy(), self.label_transform)
+
+    def predict_deviations(
+        self, model: Regressor, split: Split, ranks: distributed.Ranks
+    ) -> tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.float64] | None]:
+        """Return predictions for every row of a split, and their standard deviations if the model has a head for them."""
+        # The deviation of a transformed label has no counterpart in the label's unit.
+        if find_distribution(model) is None or self.label_transform != "none":
+            return self.predict(model, split, ranks), None
+
+        def select(output: RegressorOutput) -> Tensor:
+            deviations = model.compute_deviations(output)
+            assert deviations is not None, "the head has a distribution"
+            return torch.stack([output.predictions, deviations], dim=1)
+
+        found = self.collect_outputs(model, split, ranks, select).double().cpu().numpy()
+        return found[:, 0], found[:, 1]
 
     @abstractmethod
     def find_faults(self, config: TrialConfig) -> Iterable[Fault]:
@@ -277,12 +296,22 @@ class SampleTask(Task):
         self, model: Regressor, split: Split, ranks: distributed.Ranks, regions: np.typing.NDArray[Any]
     ) -> Evaluation:
         """Return predictions `(rows,)` or `(rows, L)` in the label's unit, and their metrics."""
-        values, bins = self.predict(model, split, ranks), split.label_bins.cpu().numpy()
+        values, deviations = self.predict_deviations(model, split, ranks)
+        bins = split.label_bins.cpu().numpy()
         own = (*self.manifest.metrics, *self.plugin_metrics)
         # `exact_labels` are float64 as stored; the labels on the device are float32.
-        return Evaluation(
-            values, [*compute_region_metrics(split.exact_labels, values, regions[bins], bins=bins, extra=own)]
-        )
+        rows = compute_region_metrics(split.exact_labels, values, regions[bins], bins=bins, extra=own)
+        distribution = find_distribution(model)
+        if deviations is not None and distribution is not None:
+            rows += compute_deviation_metrics(
+                split.exact_labels, values, deviations, regions[bins], distribution=distribution
+            )
+        return Evaluation(values, rows, deviations)
+
+
+def find_distribution(model: Regressor) -> heads.Distribution | None:
+    """Return the form of the distribution that a model's head predicts; None if it predicts a number alone."""
+    return model.predictor.distribution if isinstance(model.predictor, heads.Head) else None
 
 
 def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int], heads.Head] | None:

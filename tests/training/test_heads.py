@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from dirtune.data.cache import ResidentData
 from dirtune.errors import InputError
+from dirtune.io.storage import Storage
 from dirtune.losses.pointwise import L1
 from dirtune.manifest import LabelSpec
 from dirtune.models.heads import HeadLabels
@@ -17,7 +19,8 @@ from dirtune.training.evaluation import predict
 from dirtune.training.loop import run_epochs, run_steps
 from dirtune.training.state import begin_training
 from dirtune.training.task import make_task
-from tests.training.runs import Configure, in_float64
+from dirtune.training.trial import TrialRun
+from tests.training.runs import Configure, finish, in_float64, job_of, tables
 
 NLL = {"loss": {"name": "gaussian_nll"}}
 
@@ -90,6 +93,27 @@ def test_a_regressor_with_a_head_learns(configuration: Configure, toy: ResidentD
         list(run_epochs(training))
         after = np.abs(predict(training, "test") - toy.splits["test"].exact_labels).mean()
         assert after < 0.8 * before, loss
+
+
+def test_predicted_deviations_are_recorded_with_their_metrics(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    job = job_of(configuration(loss={"name": "laplace_nll"}, recipe={"epochs": 1}), toy)
+    trial = finish(TrialRun(job, toy, study))
+    assert np.isfinite(trial.values["val/all/nll"])
+    found = tables(study)
+    rows = [row for row in found["predictions"] if row["split"] == "test"]
+    errors = np.array([abs(row["label"] - row["prediction"]) for row in rows])
+    scales = np.array([row["deviation"] for row in rows]) / math.sqrt(2)
+    recorded = {
+        row["metric"]: row["value"]
+        for row in found["metrics"]
+        if (row["split"], row["selection"], row["region"]) == ("test", "best_val", "all")
+    }
+    assert recorded["nll"] == pytest.approx(np.mean(errors / scales + np.log(2 * scales)))
+    # A central interval of 90 % of a Laplace distribution is ln(10) scales to each side.
+    assert recorded["coverage_90"] == pytest.approx(np.mean(errors <= math.log(10) * scales))
+    assert {"width_90", "uce", "crps"} <= recorded.keys()
 
 
 @pytest.mark.parametrize(

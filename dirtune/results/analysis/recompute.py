@@ -10,7 +10,7 @@ One trial is one file, read by itself, so that memory does not grow with the stu
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from dirtune.frozen import read
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.label_transform import compute_bin_edges
-from dirtune.manifest import MANIFEST, Manifest, ShotRule
+from dirtune.manifest import MANIFEST, LabelSpec, Manifest, ShotRule
 from dirtune.metrics import METRICS, REGIONS, compute_metrics
 from dirtune.results.analysis.arms import filter_rows
 from dirtune.results.analysis.binning import check_bin_lists, make_binning
@@ -79,6 +79,18 @@ class SamplePredictions:
     """Number of each sample's group, shape `(samples,)`; None if the data set has no groups."""
     group: str = ""
     """What a group is, such as "person"; empty without groups."""
+    deviations: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Predicted standard deviations, shape `(samples,)`, of the trials whose head predicts them."""
+    label: LabelSpec | None = None
+    """Label with the bins of `bins`."""
+    regions_by_bin: NDArray[np.str_] | None = None
+    """Shot region of each label bin."""
+
+    def find_regions(self, labels: ArrayLike) -> NDArray[np.str_]:
+        """Return the shot region of other labels, such as predictions, of one dimension."""
+        assert self.label is not None, "these are the predictions of a study"
+        assert self.regions_by_bin is not None, "these are the predictions of a study"
+        return self.regions_by_bin[label_bins(labels, self.label)]
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class _TrialPredictions:
     sample_ids: list[str]
     labels: NDArray[np.float64]
     predictions: NDArray[np.float64]
+    deviations: NDArray[np.float64] | None = None
 
 
 def recompute(
@@ -160,7 +173,7 @@ def read_sample_predictions(
     where = _name_study(storage)
     names = [f"results/predictions/{trial}.parquet" for trial in sorted(trials)]
     tables = parquetfile.read_files(
-        storage, names, ["trial_id", "split", "sample_id", "component", "label", "prediction"]
+        storage, names, ["trial_id", "split", "sample_id", "component", "label", "prediction", "deviation"]
     )
     found = [_to_predictions(rows) for rows in (filter_rows(table, split=split) for table in tables) if rows.num_rows]
     if not found:
@@ -173,23 +186,29 @@ def read_sample_predictions(
         raise InputError(Fault(where=where, rule="has trials of several shot rules; choose one (shots)"))
     check_bin_lists(rules, bin_width, manifest.label.bin_width)
     first = _sort_samples(found[0])
-    predictions = {}
+    predictions, deviations = {}, {}
     for each in found:
         ordered = each if each.sample_ids == first.sample_ids else _sort_samples(each)
         if ordered.sample_ids != first.sample_ids or not np.array_equal(ordered.labels, first.labels):
             text = f"has trials with different samples in split {split}: {first.trial_id}, {each.trial_id}"
             raise InputError(Fault(where=where, rule=text))
         predictions[each.trial_id] = ordered.predictions
+        if ordered.deviations is not None:
+            deviations[each.trial_id] = ordered.deviations
     binning = make_binning(manifest, bin_width)
     bins = label_bins(first.labels, binning.label)
+    by_bin = shot_regions(binning.train_counts, next(iter(rules)))
     return SamplePredictions(
         sample_ids=first.sample_ids,
         predictions=predictions,
         labels=first.labels,
         bins=bins,
-        regions=_select_regions(shot_regions(binning.train_counts, next(iter(rules)))[bins]),
+        regions=_select_regions(by_bin[bins]),
         groups=_read_groups(storage, first.sample_ids),
         group=manifest.group or "",
+        deviations=deviations,
+        label=binning.label,
+        regions_by_bin=by_bin,
     )
 
 
@@ -313,14 +332,19 @@ def _to_predictions(rows: pa.Table) -> _TrialPredictions:
     labels, predictions = store.stack_components(rows)
     # Every sample has a row for each dimension of its label.
     ids = rows["sample_id"].to_pylist()[:: rows.num_rows // len(labels)]
-    return _TrialPredictions(rows["trial_id"][0].as_py(), ids, labels, predictions)
+    deviations = None
+    # Older records have no such column.
+    if "deviation" in rows.column_names and rows["deviation"].null_count == 0:
+        deviations = rows["deviation"].to_numpy()
+    return _TrialPredictions(rows["trial_id"][0].as_py(), ids, labels, predictions, deviations)
 
 
 def _sort_samples(found: _TrialPredictions) -> _TrialPredictions:
     """Return the predictions in the order of the sample ids, as trials may have been evaluated in different orders."""
     order = sorted(range(len(found.sample_ids)), key=found.sample_ids.__getitem__)
     ids = [found.sample_ids[position] for position in order]
-    return _TrialPredictions(found.trial_id, ids, found.labels[order], found.predictions[order])
+    deviations = None if found.deviations is None else found.deviations[order]
+    return _TrialPredictions(found.trial_id, ids, found.labels[order], found.predictions[order], deviations)
 
 
 def _read_groups(storage: Storage, sample_ids: Collection[str]) -> NDArray[np.int64] | None:

@@ -113,6 +113,8 @@ SCHEMAS = {
             "component": pa.int8(),
             "label": pa.float64(),
             "prediction": pa.float64(),
+            # Predicted standard deviation of the label; null without a head that predicts one
+            "deviation": pa.float64(),
         }
     ),
     "representations": pa.schema(
@@ -136,6 +138,8 @@ class SplitPredictions:
     """(n,), or (n, L) for labels of L dimensions."""
     predictions: NDArray[np.float64]
     """Same shape as the labels."""
+    deviations: NDArray[np.float64] | None = None
+    """Predicted standard deviations of the labels, (n,); None if none were predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -236,6 +236,7 @@ def _make_predictions(record: TrialRecord) -> pa.Table:
             components,
             pa.array(labels.reshape(-1)),
             pa.array(predictions.reshape(-1)),
+            pa.nulls(len(ids), pa.float64()) if arrays.deviations is None else pa.array(arrays.deviations),
         ]
         parts.append(pa.table(columns, schema=schema))
     return pa.concat_tables(parts)

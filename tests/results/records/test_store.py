@@ -369,6 +369,7 @@ def test_predictions_of_two_dimensions_have_one_row_per_dimension(tmp_path: Path
         "component": [0, 1, 0, 1, 0, 1],
         "label": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
         "prediction": [0.0, 10.0, 20.0, 30.0, 40.0, 50.0],
+        "deviation": [None] * 6,
     }
 
 
