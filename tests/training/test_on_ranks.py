@@ -43,11 +43,11 @@ EXACT: dict[str, dict[str, Any]] = {
     "momentum and clipping": {
         "terms": {"accon": {}},
         "reweighting": {"scheme": "sqrt_inverse"},
-        "recipe": {"batch_size": 33, "optimizer": "sgd", "gradient_clip": 0.5},
+        "recipe": {"batch_size": 33, "epochs": 2, "optimizer": "sgd", "gradient_clip": 0.5},
     },
     "a projection that no loss reads": {
         "model": {"projection_dim": 4, "predictor_input": "embedding"},
-        "recipe": {"optimizer": "adam", "weight_decay": 0.1, "batch_size": 33},
+        "recipe": {"optimizer": "adam", "weight_decay": 0.1, "batch_size": 33, "epochs": 2},
     },
     "smoothed features": {
         "reweighting": {"fds": {"size": 3}},
@@ -95,6 +95,7 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {
             "batch_size": 33,
             "accumulation": 11,
+            "epochs": 2,
             "optimizer": "sgd",
             "gradient_clip": 0.5,
             "views": {"count": 2, "regression": "first"},
@@ -106,22 +107,6 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 66, "accumulation": 2},
     },
     "correlated predictions": {"loss": {"name": "ccc"}, "recipe": {"batch_size": 67}},
-    "a head with two rates, and a second stage of the same head": {
-        "terms": TERMS,
-        "loss": {"name": "beta_nll", "scale_rate": 0.1},
-        "reweighting": {"scheme": "sqrt_inverse"},
-        "recipe": {"batch_size": 67, "epochs": 2, "views": {"count": 2, "regression": "first", "passes": "apart"}},
-        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01, "loss": {"name": "gaussian_nll"}},
-    },
-    "voting heads in micro-batches, and a term of label groups": {
-        "loss": {"name": "uvote", "heads": 3},
-        "terms": {"group_rnc": {"groups": 4}},
-        "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 2},
-    },
-    "copies of the label in micro-batches": {
-        "model": {"target_copies": 3},
-        "recipe": {"batch_size": 66, "accumulation": 2},
-    },
     "micro-batches in two stages": {
         "terms": TERMS,
         "model": {"projection_dim": 4},
@@ -130,7 +115,7 @@ EXACT: dict[str, dict[str, Any]] = {
     },
 }
 LEARNED = "a loss and a term with parameters"
-WITH_STATE = {LEARNED, "sorted predictions", "voting heads in micro-batches, and a term of label groups"}
+WITH_STATE = {LEARNED, "sorted predictions"}
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
         "terms": TERMS,
@@ -139,6 +124,7 @@ IN_FLOAT32: dict[str, dict[str, Any]] = {
             "batch_size": 67,
             "optimizer": "sgd",
             "learning_rate": 0.001,
+            "epochs": 2,
             "views": {"count": 3, "augmentation": "shift", "regression": "first"},
         },
     },
@@ -150,6 +136,7 @@ IN_FLOAT32: dict[str, dict[str, Any]] = {
             "accumulation": 3,
             "optimizer": "sgd",
             "learning_rate": 0.001,
+            "epochs": 2,
             "channels_last": True,
             "views": {"count": 2, "augmentation": "shift"},
         },
