@@ -107,6 +107,22 @@ EXACT: dict[str, dict[str, Any]] = {
         "recipe": {"batch_size": 66, "accumulation": 2},
     },
     "correlated predictions": {"loss": {"name": "ccc"}, "recipe": {"batch_size": 67}},
+    "a head with two rates, and a second stage of the same head": {
+        "terms": TERMS,
+        "loss": {"name": "beta_nll", "scale_rate": 0.1},
+        "reweighting": {"scheme": "sqrt_inverse"},
+        "recipe": {"batch_size": 67, "epochs": 2, "views": {"count": 2, "regression": "first", "passes": "apart"}},
+        "scheme": {"name": "rrt", "epochs": 2, "learning_rate": 0.01, "loss": {"name": "gaussian_nll"}},
+    },
+    "voting heads in micro-batches, and a term of label groups": {
+        "loss": {"name": "uvote", "heads": 3},
+        "terms": {"group_rnc": {"groups": 4}},
+        "recipe": {"batch_size": 66, "accumulation": 2, "epochs": 2},
+    },
+    "copies of the label in micro-batches": {
+        "model": {"target_copies": 3},
+        "recipe": {"batch_size": 66, "accumulation": 2},
+    },
     "micro-batches in two stages": {
         "terms": TERMS,
         "model": {"projection_dim": 4},
@@ -115,7 +131,7 @@ EXACT: dict[str, dict[str, Any]] = {
     },
 }
 LEARNED = "a loss and a term with parameters"
-WITH_STATE = {LEARNED, "sorted predictions"}
+WITH_STATE = {LEARNED, "sorted predictions", "voting heads in micro-batches, and a term of label groups"}
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
         "terms": TERMS,
