@@ -29,6 +29,7 @@ class Frozen(BaseModel):
     )
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # Deeper than any configuration; pydantic and json have limits of their own beyond it.
 _MAX_DEPTH = 60
 
@@ -104,7 +105,12 @@ def _find_other_data(value: object, where: str, path: str, *, depth: int) -> Ite
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _find_other_data(inner, where, f"{path}.{index}" if path else str(index), depth=depth + 1)
-    elif not isinstance(value, str | int | float | bool | None):
+    elif isinstance(value, str):
+        if _SURROGATE.search(value):
+            yield Fault(where=where, key=path, rule="has half of a character (a single surrogate)", got=ascii(value))
+    elif isinstance(value, int) and abs(value) >= 2**63 and not isinstance(value, bool):
+        yield Fault(where=where, key=path, rule="must be within 64 bits, less than 2**63", got=value)
+    elif not isinstance(value, int | float | bool | None):
         yield Fault(where=where, key=path, rule=f"must be plain data, got a {type(value).__name__}")
 
 
@@ -149,6 +155,7 @@ _RULES = {
     "dict_type": "must be a mapping",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
+    "too_short": "must not be empty",
     "scalar": "must be a number, a text, true, false or null",
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from dirtune.data.images import convert_image, encode_image, has_transparent_pixels, is_deep
+from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
 from dirtune.progress import show_progress
@@ -128,19 +128,24 @@ def _read_file(
     try:
         with Image.open(path) as image:
             traits = [f"mode {image.mode}"]
+            # Before the pixels are loaded, which the EXIF data of a PNG file need
+            is_reduced = has_deep_channels(image)
             if getattr(image, "n_frames", 1) > 1:
                 traits.append("several frames, of which the first is used")
-            if image.getexif().get(_ORIENTATION, 1) != 1:
+            # Other numbers have no meaning, and Pillow turns nothing.
+            if image.getexif().get(_ORIENTATION) in range(2, 9):
                 traits.append("turned as their EXIF data say" if upright else "not turned as their EXIF data say")
+            if is_reduced and white is not None:
+                return b"", "`white` is for images of one channel; it has several of 16 bits", [], []
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
             converted = convert_image(image, spec, white=white)
-            if is_deep(image):
+            if is_deep(image) or is_reduced:
                 traits.append("more than 8 bits, of which 8 are stored")
                 # A picture that uses a part of its range is nearly black.
                 if np.asarray(converted).max() < _DARK:
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
-            elif has_transparent_pixels(image):
+            if has_transparent_pixels(image) and not is_deep(image):
                 traits.append("transparent pixels, shown on white")
             pixels = np.asarray(converted, dtype=np.float32).reshape(-1, spec.shape[0]) / 255
             moments = [*pixels.mean(axis=0, dtype=np.float64), *(pixels**2).mean(axis=0, dtype=np.float64)]

@@ -66,6 +66,7 @@ def _check_columns(
     known = {*needed, contract.manifest.label.name, *(contract.source.columns if contract.source else ())}
     # Names of columns by role, which a file may have that was written from other sources
     known |= {options[role] for role in ("label", "id", "group", "split_column") if options.get(role)}
+    known = {sheets.normalize_name(name) for name in known}
     faults = [
         Fault(where=where, key=name, rule="missing column, which the model reads", known=present)
         for name in needed
@@ -84,7 +85,7 @@ def _check_columns(
 def _read_ids(sheet: sheets.Sheet, options: Mapping[str, Any]) -> tuple[str, ...]:
     column = options.get("id")
     if column in sheet.table.column_names:
-        return tuple(sheet.read_texts(str(column)).tolist())
+        return tuple(sheet.read_names(str(column)).tolist())
     return tuple(f"row-{number:07d}" for number in sheet.row_numbers)
 
 
@@ -92,7 +93,9 @@ def _read_table(
     sheet: sheets.Sheet, contract: InputContract, options: Mapping[str, Any], unknown_categories: UnknownCategories
 ) -> NewSamples:
     """Return rows of numbers and categories, standardized as the training rows were."""
-    present, features = sheet.table.column_names, contract.features
+    present = sheet.table.column_names
+    # Sets of earlier versions have names as their files had them.
+    features = [each.model_copy(update={"name": sheets.normalize_name(each.name)}) for each in contract.features]
     # The numbers of a column of lists are features of its own name with their position.
     lists = {
         base for each in features if each.name not in present and (base := each.name.rpartition(".")[0]) in present
@@ -103,7 +106,7 @@ def _read_table(
     ids, width = _read_ids(sheet, options), len(features)
     vectors = np.empty((len(ids), width), dtype=np.float32)
     texts = {
-        name: sheet.read_texts(name) for name in dict.fromkeys(each.name for each in features if each.text is not None)
+        name: sheet.read_names(name) for name in dict.fromkeys(each.name for each in features if each.text is not None)
     }
     for place, each in enumerate(features):
         if each.text is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dirtune.data import shot_rule, store
 from dirtune.data.columns import Columns
@@ -28,13 +28,13 @@ from dirtune.io.storage import Storage
 from dirtune.label_transform import compute_binned_range, get_lower_limit, restore_labels, transform_labels
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, LabelTransform, Manifest, ShotRule
 from dirtune.pipelines import PIPELINES
-from dirtune.pipelines.sheets import Sheet, TextFormat
+from dirtune.pipelines.sheets import Sheet, TextFormat, normalize_name
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-Column = Annotated[str, StringConstraints(strip_whitespace=True)]
-"""Name of a column; headers are trimmed, too."""
+Column = Annotated[str, AfterValidator(normalize_name)]
+"""Name of a column; headers are normalized, too."""
 MOST_BINS = 100_000
 """Largest number of label bins."""
 BINS = 100
@@ -61,6 +61,8 @@ _NEARLY_ALL = 0.8
 _MAGNITUDE = 10.0
 # Share of the rows from which one label, or one bin, is noted
 _MANY = 0.3
+# Different numbers that make a distribution, and those beside it that are named
+_FEWEST_NEAR, _MOST_DISTANT = 9, 5
 # Rows of a set that tells nothing about its labels
 _TINY = 30
 # Fewer values than this, and fewer test rows, are noted.
@@ -73,7 +75,7 @@ class OwnOptions(Splitting, TextFormat):
     `split` is `published` if there is a split column, otherwise `grouped` if there is a column of groups, otherwise `made`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
     """Name of the data set, by which studies refer to it."""
     label: Column
     """Column of the label."""
@@ -243,7 +245,7 @@ def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None 
         ids: of the rows if no column holds them; None means `row-` and the number of the row.
     """
     if options.id is not None:
-        ids = sheet.read_texts(options.id)
+        ids = sheet.read_names(options.id)
     elif ids is None:
         numbers = sheet.row_numbers
         digits = max(7, len(str(numbers.max(initial=0))))
@@ -262,7 +264,7 @@ def read_entries(sheet: Sheet, options: OwnOptions, *, ids: NDArray[Any] | None 
     return Entries(
         ids=ids,
         labels=_read_labels(sheet, options),
-        groups=None if options.group is None else sheet.read_texts(options.group),
+        groups=None if options.group is None else sheet.read_names(options.group),
         published=None if options.split_column is None else _read_splits(sheet, options.split_column),
     )
 
@@ -479,7 +481,14 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
     fullest = int(counts.argmax())
     # One label of many rows, such as zero, fills a bin of any width.
     values, repeats = np.unique(labels[division.rows.bins == fullest], return_counts=True)
-    if counts[fullest] > _NEARLY_ALL * len(labels) and len(values) > len(np.unique(labels)) / 2:
+    is_crowded = counts[fullest] > _NEARLY_ALL * len(labels) and len(values) > len(np.unique(labels)) / 2
+    if not is_crowded and (far := find_distant(labels)):
+        shown = format_distant(labels, far, sheet.row_numbers[division.positions])
+        notes.append(
+            f"labels far from all others: {shown}; if they are wrong or stand for missing ones, correct or remove them, or "
+            "set low and high"
+        )
+    if is_crowded:
         notes.append(
             f"one label bin of {label.bin_width:g} {label.unit} holds {counts[fullest]:,} of {len(labels):,} rows with "
             f"{len(values):,} different labels: correct the outermost labels, or set low, high and bin_width"
@@ -515,6 +524,39 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
             f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"
         )
     return notes
+
+
+def find_distant(numbers: NDArray[np.float64]) -> list[float]:
+    """Return the numbers that are farther from most others than these are from one another, as codes for missing cells are.
+
+    A number that occurs once, which a wide distribution may have by chance, must be four times as far.
+    """
+    values, counts = np.unique(numbers, return_counts=True)
+    low, high, far = 0, len(values), list[float]()
+    while high - low > _FEWEST_NEAR:
+        gaps = np.diff(values[low:high])
+        widest = low + 1 + int(gaps.argmax())
+        rows_below, rows_above = int(counts[low:widest].sum()), int(counts[widest:high].sum())
+        near = (low, widest) if rows_below >= rows_above else (widest, high)
+        outer = (widest, high) if rows_below >= rows_above else (low, widest)
+        span = values[near[1] - 1] - values[near[0]]
+        factor = 1 if counts[slice(*outer)].max() > 1 else 4
+        is_far = outer[1] - outer[0] <= _MOST_DISTANT and gaps.max() > factor * span
+        if not is_far or near[1] - near[0] <= _FEWEST_NEAR or 2 * counts[slice(*near)].sum() <= len(numbers):
+            break
+        far += values[slice(*outer)].tolist()
+        low, high = near
+    return sorted(far)
+
+
+def format_distant(numbers: NDArray[np.float64], far: Sequence[float], row_numbers: NDArray[np.int64]) -> str:
+    """Return the numbers with their first row, and how many further rows have them."""
+    parts = []
+    for value in far:
+        rows = np.flatnonzero(numbers == value)
+        rest = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+        parts.append(f"{value:g} (row {row_numbers[rows[0]]}{rest})")
+    return ", ".join(parts)
 
 
 def _find_turn(labels: NDArray[np.float64], label: LabelSpec) -> float | None:

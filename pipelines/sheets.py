@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,16 @@ _PART_BYTES = 4 * 2**20
 _EMPTY = "the cell is empty"
 _COMMENTS = ("#", "//", "%")
 _SKIP_COMMENT = " (the first line looks like a comment; `--option skip_lines=1` skips it)"
+# Cells that are looked at for a form of numbers before all of a column are
+_SAMPLE_ROWS = 1000
 # pandas gives the first kind to columns without a name in a text file, and writes the second for an index without one.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 _INDEX_NAME = re.compile(r"^(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?$")
+
+
+def normalize_name(name: str) -> str:
+    """Return a name as it can be typed: composed letters, single blanks, and no invisible characters."""
+    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split())
 
 
 class TextFormat(Frozen):
@@ -79,9 +88,12 @@ class TextFormat(Frozen):
             raise ValueError("decimal and thousands must differ")
         if re.search(r"[\d\s.,+-]", self.symbols):
             raise ValueError("symbols must not have digits, signs, decimal marks or blanks")
+        if re.search(r"[()]", self.symbols):
+            raise ValueError("symbols must not have parentheses, which mean negative numbers: write a minus")
         try:
-            codecs.lookup(self.text_encoding)
-        except LookupError:
+            # Python calls other transformations encodings, too.
+            "".encode(self.text_encoding)
+        except (LookupError, UnicodeError):
             raise ValueError(
                 "text_encoding is unknown; known are utf-8, latin-1, cp1252, utf-16 and Python's others"
             ) from None
@@ -101,8 +113,9 @@ class TextFormat(Frozen):
         if self.symbols:
             around = f"[{re.escape(self.symbols)}\\s]*"
             cells = pc.replace_substring_regex(cells, f"^{around}([-+]?){around}(.*?){around}$", r"\1\2")
-        if self.thousands == " ":
-            cells = pc.replace_substring_regex(cells, "[\u00a0\u2009\u202f]", " ")
+        # Blanks that do not break a line, and the apostrophe of typesetting
+        if variants := {" ": "[\u00a0\u2009\u202f]", "'": "\u2019"}.get(self.thousands or ""):
+            cells = pc.replace_substring_regex(cells, variants, self.thousands)
         cells = pc.if_else(pc.match_substring_regex(cells, self.number), cells, None)
         if self.thousands:
             cells = pc.replace_substring(cells, self.thousands, "")
@@ -131,6 +144,10 @@ class Sheet:
     """Location for messages; that of the file if it is not given."""
     folder: Path = Path()
     """Folder of relative paths in the table."""
+    written_names: Sequence[str] = ()
+    """Names of the columns as they are in the file."""
+    remarks: list[str] = field(default_factory=list)
+    """Notes on how the table was read."""
 
     def __post_init__(self) -> None:
         self.where = self.where or str(self.path)
@@ -148,6 +165,9 @@ class Sheet:
         for option, column in columns.items():
             if column is not None and column not in known:
                 rule = "no such column" + self._suggest_header()
+                # As in `ignore=a, b`
+                if "," in column and all(normalize_name(part) in known for part in column.split(",")):
+                    rule += f" (several names are in brackets: {option.partition('.')[0]}=[{column}])"
                 faults.append(Fault(where=self.where, key=option, rule=rule, got=column, known=known))
             elif column is not None and roles.setdefault(column, option) != option:
                 rule = f"the column is {roles[column]!r} already"
@@ -163,7 +183,12 @@ class Sheet:
     def read_numbers(self, column: str, *, hint: str = "") -> np.typing.NDArray[np.float64]:
         """Read a column as numbers, NaN in cells with a fault; a column of texts is one fault, which ends with the hint."""
         cells = _to_plain(self.table.column(column))
+        # A number is also written as a list of one.
+        if _is_list(cells.type) and pc.all(pc.equal(pc.fill_null(pc.list_value_length(cells), 0), 1)).as_py():
+            cells = pa.chunked_array([pc.list_flatten(chunk) for chunk in cells.chunks], cells.type.value_type)
         is_text = pa.types.is_string(cells.type)
+        if is_text and (fault := self._check_written_numbers(column, cells)) is not None:
+            return self._add_column_fault(column, *fault)
         try:
             # By chunks, because there are several copies of texts on the way. Unsafe, because a safe cast refuses integers
             # beyond 2**53, of which rounding is harmless.
@@ -179,6 +204,8 @@ class Sheet:
         bad = np.flatnonzero(~usable)
         texts = [(row, cells[row].as_py()) for row in bad.tolist()]
         written = [text for _, text in texts if not _is_blank(text)]
+        if len(bad) == len(numbers) and not written:
+            return self._add_column_fault(column, "all cells are empty")
         suggestion = suggest_format([text.strip() for text in written if isinstance(text, str)])
         # One fault of the column instead of thousands of its cells
         if len(written) > len(numbers) // 2:
@@ -192,6 +219,37 @@ class Sheet:
             else:
                 self.add_fault(row, column, f"must be a finite number{suggestion}", text)
         return np.where(usable, numbers, np.nan)
+
+    def _check_written_numbers(self, column: str, cells: pa.ChunkedArray) -> tuple[str, object] | None:
+        """Return the fault of a column with numbers of several units; note marks that may be decimal or between thousands."""
+        if self.form.symbols:
+            others = f"[^{re.escape(self.form.symbols)}]"
+            numbers = cells.filter(pc.is_valid(self.form.normalize(cells)))
+            marks = pc.replace_substring_regex(numbers, others, "")
+            counts = {each["values"]: each["counts"] for each in pc.value_counts(marks).to_pylist()}
+            # A currency may be written in some of the cells, but 0.5 and 50 % are different units.
+            if len({*counts} - {""}) > 1 or ("" in counts and {*"".join(counts)} & {*"%\u2030"}):
+                found = ", ".join(f"{mark or 'none'} in {count:,}" for mark, count in sorted(counts.items()))
+                return (
+                    f"the cells have different symbols ({found}), so that their numbers may have different units",
+                    None,
+                )
+        if self.form.thousands is None:
+            point = re.escape(self.form.decimal)
+            grouped, plain = rf"^[-+]?[1-9]\d{{0,2}}{point}\d{{3}}$", r"^[-+]?\d{1,3}$"
+            either = f"{grouped}|{plain}"
+            if (
+                pc.all(pc.match_substring_regex(cells.slice(0, _SAMPLE_ROWS), either)).as_py()
+                and pc.all(pc.match_substring_regex(cells, either)).as_py()
+            ):
+                number = pc.sum(pc.match_substring_regex(cells, grouped)).as_py() or 0
+                if 0 < number < len(cells):
+                    other = "," if self.form.decimal == "." else "."
+                    self.remarks.append(
+                        f"{column}: {number:,} cells have three digits after {self.form.decimal!r}, all others none: if it is "
+                        f"between thousands, set thousands={self.form.decimal} and decimal={other}"
+                    )
+        return None
 
     def release(self, column: str) -> None:
         """Free the memory of a column that has been read; its name remains."""
@@ -226,10 +284,17 @@ class Sheet:
         return _is_list(self.table.column(column).type)
 
     def _suggest_header(self) -> str:
-        """Return the reason why a file with one column has not the expected one, and its remedy."""
-        names = self.table.column_names
-        if len(names) > 1 or self.path.suffix.lower() not in (".csv", ".tsv"):
+        """Return the reason why a text file has not the expected column, and its remedy."""
+        names = self.written_names
+        if self.path.suffix.lower() not in (".csv", ".tsv"):
             return ""
+        if all(re.fullmatch(self.form.number, name) for name in names):
+            return " (the first line has numbers alone: add a line with the names of the columns)"
+        if len(names) > 1:
+            return ""
+        delimiter = self.form.delimiter or ("\t" if self.path.suffix.lower() == ".tsv" else ",")
+        if delimiter in names[0]:
+            return " (each line is in quotes as a whole: remove these quotes)"
         return _suggest_delimiter(names[0])
 
     def _add_column_fault(self, column: str, rule: str, got: object = None) -> np.typing.NDArray[np.float64]:
@@ -250,6 +315,10 @@ class Sheet:
                 if not text.strip():
                     self.add_fault(row, column, _EMPTY)
         return np.array(found, dtype=object)
+
+    def read_names(self, column: str) -> np.typing.NDArray[Any]:
+        """Read a column of names, such as those of groups or categories: texts without differences that nobody sees."""
+        return np.array([normalize_name(text) for text in self.read_texts(column).tolist()], dtype=object)
 
     def select_usable(self, skip_bad: int) -> np.typing.NDArray[np.int64]:
         """Return the positions of the rows without a fault.
@@ -275,12 +344,12 @@ class Sheet:
 
     @property
     def notes(self) -> list[str]:
-        """Notes for the manifest on the rows that are left out."""
+        """Notes for the manifest on how the table was read, and on the rows that are left out."""
         if not self.faults:
-            return []
+            return self.remarks
         count = len(self.unreadable) + len(self.row_faults)
         shown = [f"left out: {fault}" for fault in self.faults[:SHOWN_FAULTS]]
-        return [f"rows that cannot be used, left out: {count}", *shown]
+        return [*self.remarks, f"rows that cannot be used, left out: {count}", *shown]
 
 
 def find_data_file(pipeline: str, raw: Path | Source | None) -> Source:
@@ -316,16 +385,21 @@ def read_sheet(source: Path | Source, form: TextFormat | None = None) -> Sheet:
             raise
         reason = " ".join(str(error).split())
         raise InputError(Fault(where=where, rule=f"cannot be read ({reason})")) from None
-    sheet.folder = source.folder
+    sheet.folder, sheet.written_names = source.folder, sheet.table.column_names
     index = _list_index_columns(sheet.table)
     # With the names that pandas gives them, so that options can refer to them
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(sheet.table.column_names)]
+    names = [normalize_name(name) or f"Unnamed: {place}" for place, name in enumerate(sheet.table.column_names)]
     sheet.table = sheet.table.rename_columns(names)
     sheet.index_columns = [names[place] for place in index]
     # Arrow accepts equal names, and a lookup by name would then fail later.
     twice = sorted({name for name in names if names.count(name) > 1})
     rule = "two columns have this name"
     raise_faults([Fault(where=where, rule=rule, got=name) for name in twice], where=where)
+    is_text = source.table is None and source.path.suffix.lower() in (".csv", ".tsv")
+    # pandas numbers columns without names.
+    is_counted = names in ([str(place + first) for place in range(len(names))] for first in (0, 1))
+    if is_text and not is_counted and all(re.fullmatch(form.number, name) for name in names):
+        sheet.remarks.append("the first line has numbers alone: if it is a row of data, add a line with names above it")
     return sheet
 
 
@@ -493,18 +567,22 @@ def suggest_format(cells: Sequence[str]) -> str:
     # The first of equals: cells such as 54,700 are ambiguous only if there is none such as 54,7 or 1,054,700.
     forms = {
         r"[-+]?[1-9]\d{0,2}(\.\d{3})+,\d+": "decimal commas and points between thousands: decimal=, thousands=.",
+        r"[-+]?[1-9]\d{0,2}(\.\d{3})+": "points between thousands: decimal=, thousands=.",
         r"[-+]?[1-9]\d{0,2},\d{3}": "commas, which are decimal marks (decimal=,) or between thousands (thousands=,)",
         r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?": "commas between thousands: thousands=,",
         r"[-+]?\d*,\d+([eE][-+]?\d+)?": "decimal commas: decimal=,",
         r"[-+]?\d{1,3}([ \u00a0\u2009\u202f]\d{3})+([.,]\d+)?": "blanks between thousands: thousands=space",
-        r"[-+]?\d{1,3}('\d{3})+([.,]\d+)?": 'apostrophes between thousands: thousands="\'"',
+        r"[-+]?\d{1,3}(['\u2019]\d{3})+([.,]\d+)?": 'apostrophes between thousands: thousands="\'"',
+        r"\([^()]*\d[^()]*\)": "parentheses, which mean negative numbers: write a minus",
         r"\[.*\]": "lists: a Parquet file can have a column of lists, a text file a column for each number",
     }
     counts = {pattern: sum(bool(re.fullmatch(pattern, cell, re.DOTALL)) for cell in cells) for pattern in forms}
     best = max(counts, key=counts.__getitem__)
     if counts[best] * 2 > len(cells):
         return f" (they have {forms[best]})"
-    around = [re.fullmatch(rf"([^\w\s.,+-]?)\s*{number}\s*([^\w\s.,+-]?)", cell) for cell in cells]
+    # Not those that change the meaning of a number, such as that of a limit of detection
+    mark = r"[^\w\s.,+()<>~\u2248\u2264\u2265\u00b1-]?"
+    around = [re.fullmatch(rf"({mark})\s*{number}\s*({mark})", cell) for cell in cells]
     marks = sorted({mark for found in around if found for mark in found.group(1, 3) if mark})
     if marks and sum(map(bool, around)) * 2 > len(cells):
         return f" (symbols={''.join(marks)!r} removes the symbols)"
@@ -518,6 +596,10 @@ def _suggest_delimiter(header: str, *, unlike: str = "") -> str:
     for mark, written in {";": "';'", "\t": "tab", "|": "'|'", ",": ","}.items():
         if mark in header and mark != unlike:
             return f" (the header has the delimiter {mark!r}; `--option delimiter={written}`)"
+    if unlike in ("", " ") and re.search(r"\s{2,}", header.strip()):
+        return " (blanks align the columns: write one delimiter between them, such as a comma)"
+    if " " in header.strip() and not unlike:
+        return " (if blanks are between the columns: `--option delimiter=' '`)"
     return ""
 
 

@@ -38,7 +38,7 @@ from dirtune.pipelines import own, sheets
 
 NAME = "table"
 # Incremented whenever the same file and options would give other samples
-RECIPE = 3
+RECIPE = 4
 MOST_LEVELS = 256
 """Maximum number of different texts of a one-hot column; a column with more is probably a mistake, such as an id."""
 _BATCH_ROWS = 65_536
@@ -50,9 +50,9 @@ _ROW_NUMBER_NAME = re.compile(
     r"(sample|record|instance|item)[ _.]?(id|number|no|nr|index))$",
     re.IGNORECASE,
 )
-# Fewer numbers are a range, or have an outlier, by chance.
+_IDENTIFIER_NAME = re.compile(r"(^|[ _.])(id|ID|Id)$|[a-z](Id|ID)$|^(id|ID|Id)[ _.]")
+# Fewer numbers are a range by chance.
 _FEWEST_COUNTED = 10
-_FEW_PERCENT = 0.02
 
 
 class Options(own.OwnOptions):
@@ -166,7 +166,7 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
         sheet.release(name)
     # Arrow would keep the memory of the texts, which is more than that of the numbers.
     pa.default_memory_pool().release_unused()
-    texts = {name: sheet.read_texts(name) for name in options.one_hot}
+    texts = {name: sheet.read_names(name) for name in options.one_hot}
     for name, column in texts.items():
         if (levels := len(set(column.tolist()))) > MOST_LEVELS:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
@@ -198,22 +198,35 @@ def describe_row_numbers(sheet: sheets.Sheet, cells: Cells, columns: Sequence[st
     used |= {name.rpartition(".")[0] for name in cells.names}
     notes = []
     if left_out := [name for name in columns if name not in used] if options.features is None else []:
-        notes.append(f"left out as row numbers: {own.format_names(left_out)}; `features` can name them")
+        notes.append(f"left out as row numbers or index: {own.format_names(left_out)}; `features` can name them")
     counters = [
         name
         for name, column in zip(cells.names, cells.numbers.T, strict=True)
-        if options.features is None
-        and len(column) >= _FEWEST_COUNTED
-        # Every integer of the range once
-        and np.ptp(column) == len(column) - 1
-        and (column == np.round(column)).all()
-        and len(np.unique(column)) == len(column)
+        if options.features is None and len(column) >= _FEWEST_COUNTED and _is_counter(column)
     ]
     if counters:
         notes.append(
-            f"every integer of a range once, as row numbers have: {own.format_names(counters)}; `ignore` leaves them out"
+            f"every integer of a range once, or larger from row to row, as row numbers and times are: {own.format_names(counters)}; "
+            "`ignore` leaves them out"
+        )
+    if identifiers := [name for name in cells.names if options.features is None and _IDENTIFIER_NAME.search(name)]:
+        notes.append(
+            f"features with the names of identifiers: {own.format_names(identifiers)}; if rows belong together, `group` splits by "
+            "them, and `ignore` leaves them out"
         )
     return notes
+
+
+def _is_counter(column: np.typing.NDArray[np.float64]) -> bool:
+    """Return True if a column increases or decreases from row to row, or has every integer of a range once."""
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return True
+    return bool(
+        np.ptp(column) == len(column) - 1
+        and (column == np.round(column)).all()
+        and len(np.unique(column)) == len(column)
+    )
 
 
 def check_vectors(
@@ -240,22 +253,13 @@ def check_vectors(
 
 
 def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: sheets.Sheet) -> list[str]:
-    """Return a note for each column of which one number makes nearly all the variance, as a code for missing cells does."""
+    """Return a note for each column with numbers far from all others, as a code for missing cells is."""
     notes = []
     for name, column in zip(cells.names, cells.numbers.T, strict=True):
-        far = int(np.abs(column - np.median(column)).argmax())
-        others = column[column != column[far]]
-        if len(np.unique(others)) < _FEWEST_COUNTED or len(others) <= len(column) / 2:
-            continue
-        # Variances of tiny numbers underflow; both are scaled by the same number.
-        scale = float(np.abs(column).max()) or 1.0
-        if np.var(others / scale) < _FEW_PERCENT * np.var(column / scale):
-            rows = np.flatnonzero(column == column[far])
-            number = sheet.row_numbers[used[rows[0]]]
-            rest = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
+        if far := own.find_distant(column):
+            shown = own.format_distant(column, far, sheet.row_numbers[used])
             notes.append(
-                f"{own.format_names([name])}: {column[far]:g} (row {number}{rest}) makes nearly all the variance; if it stands for a missing "
-                "cell, remove it"
+                f"{own.format_names([name])}: far from all others: {shown}; if it stands for a missing cell, remove it"
             )
     return notes
 

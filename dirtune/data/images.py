@@ -18,6 +18,8 @@ from dirtune.manifest import InputSpec
 
 JPEG_QUALITY = 95
 """Default quality: an image of 224 x 224 pixels has about 20 kB."""
+# Tag of TIFF files
+_PHOTOMETRIC = 262
 # Pillow's mode by number of channels.
 _MODES = {1: "L", 3: "RGB"}
 
@@ -56,8 +58,13 @@ def convert_image(image: Image.Image, spec: InputSpec, *, white: float | None = 
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return True if an image has one channel of more than 8 bits; Pillow keeps only 8 of several channels."""
+    """Return True if an image has one channel of more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"
+
+
+def has_deep_channels(image: Image.Image) -> bool:
+    """Return True for a file with several channels of more than 8 bits, of which Pillow keeps 8; not yet loaded."""
+    return not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def has_transparent_pixels(image: Image.Image) -> bool:
@@ -75,6 +82,9 @@ def _scale_deep(image: Image.Image, white: float | None) -> Image.Image:
         kind = "floats" if image.mode == "F" else "integers of 32 bits"
         raise ValueError(f"its pixels are {kind}, which have no largest value; `white` must name that of white")
     largest = 65535.0 if white is None else white
+    # Pillow inverts images of 8 bits alone.
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        raise ValueError("its zeros are white (PhotometricInterpretation is WhiteIsZero); invert it")
     pixels = np.asarray(image).astype(np.float64)
     if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > largest:
         got = "a pixel that is not finite" if not np.isfinite(pixels).all() else f"{pixels.min():g} to {pixels.max():g}"

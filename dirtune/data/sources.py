@@ -213,7 +213,8 @@ def _make_table(data: Any, label: str | None) -> pa.Table:
     """
     try:
         if isinstance(data, tuple) and len(data) == 2:
-            inputs, labels = data[0], np.asarray(data[1])
+            inputs, labels = data[0], data[1] if _is_masked(data[1]) else np.asarray(data[1])
+            _check_same_rows(*data)
             table = pa.table({"x": _to_column(inputs)}) if _is_array(inputs) else _make_table(inputs, None)
             column = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
             return table.append_column(label or LABEL, _to_column(column))
@@ -233,13 +234,32 @@ def _make_table(data: Any, label: str | None) -> pa.Table:
             return pa.Table.from_pandas(data.rename(columns=str))
         if hasattr(data, "__arrow_c_stream__"):
             return pa.table(data)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    # RuntimeError: tensors that cannot be converted
+    except (pa.ArrowException, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(Fault(where=IN_MEMORY, rule=f"cannot be read ({reason})")) from None
     rule = (
         "must be a path, a URL, a data frame, a table of Arrow, a `datasets.Dataset`, a mapping of columns, or (X, y)"
     )
     raise InputError(Fault(where="data", rule=rule, got=type(data).__name__))
+
+
+def _check_same_rows(inputs: Any, labels: Any) -> None:
+    """Raise if a frame and a series have different indexes: rows would be paired by position.
+
+    Raises:
+        InputError: with the first row that differs.
+    """
+    if not all(hasattr(each, "iloc") for each in (inputs, labels)) or inputs.index.equals(labels.index):
+        return
+    rule = "X and y have different indexes; sort them alike, or drop them with reset_index(drop=True)"
+    raise InputError(Fault(where=IN_MEMORY, rule=rule))
+
+
+def _is_masked(values: Any) -> bool:
+    return isinstance(values, np.ma.MaskedArray)
 
 
 def _is_array(value: Any) -> bool:
@@ -256,11 +276,14 @@ def _to_column(values: Any) -> pa.Array:
     array = np.asarray(values)
     if array.ndim not in (1, 2):
         raise ValueError(f"an array must have one or two dimensions, got the shape {array.shape}")
-    if array.ndim == 1:
-        return pa.array(array)
-    if not array.shape[1]:
+    if array.ndim == 2 and not array.shape[1]:
         raise ValueError("an array must have columns")
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(array).reshape(-1)), array.shape[1])
+    if array.dtype.kind in "iuf":
+        # Arrow takes neither the byte order of other machines nor long doubles.
+        array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
+    mask = np.ma.getmaskarray(values).reshape(-1) if _is_masked(values) else None
+    flat = pa.array(np.ascontiguousarray(array).reshape(-1), mask=mask)
+    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
 
 def _store_images(table: pa.Table, where: str, folder: Path) -> Source:

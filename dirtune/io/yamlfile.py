@@ -85,19 +85,33 @@ class _Loader(yaml.SafeLoader):
                 # PyYAML would keep the last value.
                 rule = f"duplicate key {key.value!r}"
                 raise yaml.constructor.ConstructorError(None, None, rule, key.start_mark)
-            own[key.value] = self.construct_object(value, deep=True)
+            own[self.construct_text(key)] = self.construct_object(value, deep=True)
         # In the order of the file, which is the order of the arms in tables.
         return own if not merged else {**merged, **own}
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """Return a text; the two escapes by which JSON writes a character beyond 16 bits become this character."""
+        text = str(self.construct_scalar(node))
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            rule = "half of a character (a single surrogate)"
+            raise yaml.constructor.ConstructorError(None, None, rule, node.start_mark) from None
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Return a decimal number, or one with the prefix of octal or hexadecimal digits."""
         if len(node.value) > 400:
             raise yaml.constructor.ConstructorError(None, None, "the number has too many digits", node.start_mark)
+        # With an explicit tag, anything can be written.
+        if not _INT.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "not a whole number", node.start_mark)
         base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
         return int(node.value, base)
 
     def construct_float(self, node: yaml.ScalarNode) -> float:
         """Return a float; raise if the digits give an infinite one."""
+        if not _FLOAT.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "not a number", node.start_mark)
         # Python writes infinities and NaN without the point of YAML.
         value = float(re.sub(r"\.(inf|nan)$", r"\1", node.value.lower()))
         if abs(value) == float("inf") and node.value[-1] in "0123456789.":
@@ -112,7 +126,7 @@ _CONSTRUCTORS: dict[str, Any] = {
     "bool": lambda loader, node: node.value.lower() == "true",
     "int": _Loader.construct_integer,
     "float": _Loader.construct_float,
-    "str": _Loader.construct_scalar,
+    "str": _Loader.construct_text,
     # As a value, `<<` is a text.
     "merge": _Loader.construct_scalar,
     "seq": lambda loader, node: loader.construct_sequence(node, deep=True),

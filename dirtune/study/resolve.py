@@ -229,7 +229,8 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
         InputError: every fault of the study.
     """
     if not isinstance(raw, dict):
-        raise InputError(Fault(where=where, rule="a study must be a mapping", got=type(raw).__name__))
+        got = "nothing" if raw is None else type(raw).__name__
+        raise InputError(Fault(where=where, rule="a study must be a mapping", got=got))
     # Before pydantic, which would only report them as unknown.
     kept, removed = validate.split_removed_options(raw, where)
     try:

@@ -107,7 +107,7 @@ class Resources(Frozen):
 class Study(Frozen):
     """A study file as written."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=200)
     question: str
     base: dict[str, Any]
     """Settings of all arms: a `TrialConfig` without seed and objective."""

@@ -245,3 +245,24 @@ def test_the_calls_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.
     frame = _frame().rename(columns={"y": "strength"}).assign(kind="a")
     exec(code, {"frame": frame, "X": _frame()[FEATURES].to_numpy(), "y": _frame()["y"].to_numpy()})
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["arrays", "concrete"]
+
+
+def test_masked_numbers_are_missing_and_rows_are_not_paired_across_indexes() -> None:
+    frame = _frame(6)
+    y = np.ma.masked_array(frame.y, mask=[True, *[False] * 5])
+    with open_source((frame[FEATURES].to_numpy(), y), label="y") as source:
+        assert source.table is not None
+        assert source.table["y"].to_pylist() == [None, *frame.y[1:]]
+    with (
+        pytest.raises(InputError, match=r"X and y have different indexes"),
+        open_source((frame[FEATURES], frame.y[::-1]), label="y"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", [">f8", np.longdouble, "f2", ">i4"])
+def test_numbers_of_every_machine_are_read(kind: Any) -> None:
+    numbers = np.arange(6).reshape(3, 2)
+    with open_source((numbers.astype(kind), numbers[:, 0]), label="y") as source:
+        assert source.table is not None
+        assert source.table["x"].to_pylist() == numbers.tolist()

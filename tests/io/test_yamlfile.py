@@ -79,6 +79,9 @@ def test_a_binary_file_is_refused_without_a_traceback(tmp_path: Path) -> None:
         ("=", "="),
         ("<<", "<<"),
         ("'010'", "010"),
+        ("!!int 010", 10),
+        ("!!float 3", 3.0),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
         ('"no"', "no"),
     ],
 )
@@ -86,6 +89,12 @@ def test_scalars_are_those_of_the_core_schema(text: str, value: object) -> None:
     found = parse_yaml(f"x: {text}", where="t")["x"]
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["!!int 1_0", "!!float 1_0.5", "!!int x", '"\\ud83d"', '{"\\ude00": 1}'])
+def test_what_only_python_reads_as_a_value_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^t:1: not readable as YAML"):
+        parse_yaml(f"x: {text}", where="t")
 
 
 def test_keys_are_texts_as_written() -> None:
@@ -144,10 +153,10 @@ def test_values_that_are_no_plain_data_are_refused_with_one_line(text: str) -> N
     ],
 )
 def test_hostile_text_is_one_line_at_once(text: str, rule: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_yaml(text, where="t")
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     assert rule in str(caught.value)
     assert len(str(caught.value)) < 300
 

@@ -62,7 +62,7 @@ def test_the_index_that_pandas_writes_is_no_feature(tmp_path: Path) -> None:
     frame = _frame().sort_values("y").reset_index(drop=True)
     written = _ingest(tmp_path / "a.csv", frame, index=True)
     assert _names(written) == ["a"]
-    assert "left out as row numbers: Unnamed: 0; `features` can name them" in written.notes
+    assert "left out as row numbers or index: Unnamed: 0; `features` can name them" in written.notes
     assert _names(_ingest(tmp_path / "a.csv", features=["Unnamed: 0", "a"])) == ["Unnamed: 0", "a"]
 
 
@@ -77,7 +77,7 @@ def test_numbers_of_rows_under_a_usual_name_are_no_feature(tmp_path: Path, name:
     # With gaps, as after rows were dropped
     written = _ingest(tmp_path / "a.csv", _frame(**{name: 3 * np.arange(ROWS)}))
     assert _names(written) == ["a"]
-    assert f"left out as row numbers: {name}; `features` can name them" in written.notes
+    assert f"left out as row numbers or index: {name}; `features` can name them" in written.notes
 
 
 def test_a_column_of_such_a_name_with_other_contents_is_a_feature(tmp_path: Path) -> None:
@@ -90,6 +90,9 @@ def test_a_feature_that_counts_the_rows_is_noted(tmp_path: Path) -> None:
     written = _ingest(tmp_path / "a.csv", _frame(when=shuffled))
     assert _names(written) == ["a", "when"]
     assert any(note.startswith("every integer of a range once") and ": when;" in note for note in written.notes)
+    written = _ingest(tmp_path / "a.csv", _frame(when=1.7e4 + np.arange(ROWS) * 0.37, patient_id=np.arange(ROWS) // 5))
+    assert any("larger from row to row" in note and ": when;" in note for note in written.notes)
+    assert any("names of identifiers: patient_id;" in note for note in written.notes)
 
 
 def test_the_columns_are_reported_by_role(tmp_path: Path) -> None:
@@ -140,9 +143,12 @@ def test_numbers_that_would_become_equal_are_refused(
 def test_a_code_for_missing_cells_among_numbers_is_noted(tmp_path: Path) -> None:
     column = np.where(np.arange(ROWS) % 20 == 7, -9999.0, np.random.default_rng(3).normal(size=ROWS))
     notes = _ingest(tmp_path / "a.csv", _frame(b=column)).notes
-    assert any(note.startswith("b: -9999 (row 9 and 2 more) makes nearly all the variance") for note in notes)
+    assert any(note.startswith("b: far from all others: -9999 (row 9 and 2 more);") for note in notes)
+    column[5:20:5] = 999.0
+    notes = _ingest(tmp_path / "a.csv", _frame(b=column)).notes
+    assert any("others: -9999 (row 9 and 2 more), 999 (row 7 and 2 more);" in note for note in notes)
     usual = _frame(b=np.random.default_rng(3).lognormal(0, 1, ROWS), c=(np.arange(ROWS) == 3).astype(float))
-    assert not any("makes nearly all" in note for note in _ingest(tmp_path / "a.csv", usual).notes)
+    assert not any("far from all others" in note for note in _ingest(tmp_path / "a.csv", usual).notes)
 
 
 def _label_notes(folder: Path, labels: np.ndarray, **given: Any) -> list[str]:
@@ -163,6 +169,28 @@ def test_a_wrong_label_that_fills_one_bin_with_all_others_is_named(tmp_path: Pat
     assert f"{wrong:g} (row 302)" in notes[0]
     assert notes[1].startswith("one label bin of ")
     assert "correct the outermost labels, or set low, high and bin_width" in notes[1]
+
+
+def test_codes_for_missing_labels_are_named_though_they_share_the_bins_of_others(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).uniform(20, 96, 100).round(2)
+    labels[:9] = -999
+    assert any("labels far from all others: -999 (row 2 and 8 more)" in note for note in _label_notes(tmp_path, labels))
+
+
+def test_categories_that_look_alike_are_one(tmp_path: Path) -> None:
+    written = _ingest(tmp_path / "a.csv", _frame(kind=["m", " m", "\u00fc", "u\u0308"] * 15), one_hot=["kind"])
+    assert [(each["name"], each.get("text")) for each in written.features] == [
+        ("a", None),
+        ("kind", "m"),
+        ("kind", "\u00fc"),
+    ]
+
+
+def test_a_label_in_lists_of_one_number_is_this_number(tmp_path: Path) -> None:
+    frame = _frame()
+    plain = _ingest(tmp_path / "a.parquet", frame)
+    listed = _ingest(tmp_path / "a.parquet", frame.assign(y=[[label] for label in frame.y]))
+    assert np.array_equal(plain.values, listed.values)
 
 
 def test_usual_labels_and_many_zeros_are_not_called_wrong(tmp_path: Path) -> None:

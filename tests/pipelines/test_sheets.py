@@ -198,7 +198,9 @@ def test_headers_and_cells_are_read_in_the_given_encoding(tmp_path: Path, encodi
         ({"decimal": ",", "thousands": "."}, ["1.234,5", "1.234", "12", "0,25"], [1234.5, 1234.0, 12.0, 0.25]),
         ({"thousands": ","}, ["54,700", "1,054,700.5", "-12", ".5"], [54700.0, 1054700.5, -12.0, 0.5]),
         ({"thousands": "space"}, ["54\u00a0700", "1 054 700", "9", "\u202f8"], [54700.0, 1054700.0, 9.0, 8.0]),
-        ({"symbols": "%$"}, ["54 %", "$7", "-$1.5", "$ -2"], [54.0, 7.0, -1.5, -2.0]),
+        ({"symbols": "%$"}, ["54 %", "-7%"], [54.0, -7.0]),
+        ({"symbols": "%$"}, ["$7", "-$1.5", "$ -2", "0"], [7.0, -1.5, -2.0, 0.0]),
+        ({"thousands": "'"}, ["54\u2019700.5", "1'054'700"], [54700.5, 1054700.0]),
         ({}, ["\u22121.5", "\u00a02\u00a0", "1e\u22123", "+4"], [-1.5, 2.0, 0.001, 4.0]),
     ],
 )
@@ -240,6 +242,11 @@ def test_numbers_of_another_form_are_faults_and_not_other_numbers(
         (["5 %", "7 %"], "symbols='%'"),
         (["$5", "$7.5"], "symbols='$'"),
         (["[1, 2]", "[3, 4]"], "lists"),
+        (["1.234.567", "5.774.000"], "points between thousands: decimal=, thousands=."),
+        (["5\u2019774.0", "1\u2019000"], 'thousands="\'"'),
+        (["(5.5)", "($7)"], "parentheses, which mean negative numbers"),
+        (["<5", "<7"], "most cells are not numbers; name it elsewhere"),
+        (["", " "], "all cells are empty"),
         (["red", "blue"], "most cells are not numbers; name it elsewhere"),
     ],
 )
@@ -263,6 +270,10 @@ def test_numbers_beyond_32_bits_are_faults(tmp_path: Path) -> None:
         ("a;b\n1;2\n", "no such column (the header has the delimiter ';'; `--option delimiter=';'`)"),
         ("a\tb\n1\t2\n", "no such column (the header has the delimiter '\\t'; `--option delimiter=tab`)"),
         ("a|b\n1|2\n", "no such column (the header has the delimiter '|'; `--option delimiter='|'`)"),
+        ('"a,b"\n"1,2"\n', "no such column (each line is in quotes as a whole: remove these quotes)"),
+        ("a b\n1 2\n", "no such column (if blanks are between the columns: `--option delimiter=' '`"),
+        ("a   b\n1   2\n", "no such column (blanks align the columns: write one delimiter between them"),
+        ("1.5,2\n3,4\n", "no such column (the first line has numbers alone"),
         ("# exported 2026\n", "no such column (the first line looks like a comment; `--option skip_lines=1` skips it)"),
     ],
 )
@@ -317,7 +328,15 @@ def test_columns_without_a_name_and_the_index_of_pandas_are_named(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "given", [{"delimiter": ""}, {"delimiter": ";;"}, {"text_encoding": "utf-9"}, {"symbols": "-"}]
+    "given",
+    [
+        {"delimiter": ""},
+        {"delimiter": ";;"},
+        {"text_encoding": "utf-9"},
+        {"text_encoding": "rot13"},
+        {"symbols": "-"},
+        {"symbols": "()"},
+    ],
 )
 def test_formats_that_no_file_can_have_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(given))):
@@ -329,6 +348,39 @@ def test_another_delimiter_is_named_also_where_the_cells_have_commas(tmp_path: P
     (tmp_path / "a.csv").write_text("a;b;y\n" + rows)
     with pytest.raises(InputError, match=r"the header has the delimiter ';'; `--option delimiter=';'`"):
         read_sheet(tmp_path / "a.csv").require({"label": "y"})
+
+
+@pytest.mark.parametrize("cells", [["5 %", "0.05", "7 %"], ["$5", "\u20ac5", "$6"]])
+def test_numbers_of_several_units_are_refused(tmp_path: Path, cells: list[str]) -> None:
+    sheet = _sheet(tmp_path, "a\n" + "".join(f"{cell}\n" for cell in cells), symbols="%$\u20ac")
+    sheet.read_numbers("a")
+    assert sheet.column_faults[0].rule.startswith("the cells have different symbols (")
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_noted"),
+    [(["1.234", "987", "12.500"], True), (["1.234", "12.500"], False), (["1.234", "98.7"], False)],
+)
+def test_points_that_may_be_between_thousands_are_noted(tmp_path: Path, cells: list[str], is_noted: bool) -> None:
+    sheet = _sheet(tmp_path, "a\n" + "".join(f"{cell}\n" for cell in cells))
+    assert sheet.read_numbers("a").tolist() == [float(cell) for cell in cells]
+    assert any("set thousands=. and decimal=," in note for note in sheet.notes) == is_noted
+
+
+def test_names_are_those_that_can_be_typed(tmp_path: Path) -> None:
+    header = '"Gro\u0308\u00dfe  (cm)",my\u00a0label,"two\nlines",\u200bx'
+    sheet = _sheet(tmp_path, f"{header}\n1, s1,3,4\n2,s1 ,4,5\n")
+    assert sheet.table.column_names == ["Gr\u00f6\u00dfe (cm)", "my label", "two lines", "x"]
+    # Two groups of one name would be in two splits.
+    assert sheet.read_names("my label").tolist() == ["s1", "s1"]
+    with pytest.raises(InputError, match=r"ignore.0: .*several names are in brackets: ignore=\[x, my label\]"):
+        sheet.require({"ignore.0": "x, my label"})
+
+
+def test_a_header_of_numbers_is_noted(tmp_path: Path) -> None:
+    assert any("numbers alone" in note for note in _sheet(tmp_path, "1.5,2,3e1\n4,5,6\n").notes)
+    assert _sheet(tmp_path, "0,1,2\n4,5,6\n").notes == []
+    assert _sheet(tmp_path, "400,410,label\n4,5,6\n").notes == []
 
 
 def test_texts_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,12 +186,29 @@ def test_added_seeds_must_fit_into_a_record_too() -> None:
 
 @pytest.mark.parametrize("distribution", ["uniform", "int"])
 def test_ranges_without_an_end_are_refused(distribution: str) -> None:
-    low, high = (-(10**30), 10**30) if distribution == "int" else (-1e300, 1e300)
+    low, high = (-(2 * 10**18), 10**18) if distribution == "int" else (-1e300, 1e300)
     (fault,) = _faults(
         "reference: a\nseeds: [0]\narms: {a: {terms: {conr: {}}}}\n"
         f"space: {{terms.conr.beta: {{distribution: {distribution}, low: {low!r}, high: {high!r}}}}}"
     )
     assert "low and high must be within 1e+18" in fault
+
+
+@pytest.mark.parametrize(
+    ("study", "fault"),
+    [
+        ("seeds: []\narms: {a: {}}", "seeds: must not be empty, got []"),
+        (f"seeds: [0]\narms: {{a: {{recipe: {{epochs: {10**20}}}}}}}", "recipe.epochs: must be within 64 bits"),
+        ('seeds: [0]\narms: {a: {}, "\\ud83d": {}}', "half of a character"),
+    ],
+)
+def test_values_that_cannot_be_recorded_are_one_sentence(study: str, fault: str) -> None:
+    assert fault in " ".join(_faults(f"reference: a\n{study}"))
+
+
+def test_texts_of_python_that_no_file_can_hold_are_named() -> None:
+    with pytest.raises(InputError, match=r"question: has half of a character"):
+        resolve({"name": "tiny", "question": "\ud83d", "seeds": [0], "reference": "a", "arms": {"a": {}}}, where="t")
 
 
 def _bomb(levels: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
@@ -36,7 +37,7 @@ def format_table(table: pa.Table, format: str = "table") -> str:
     if format not in _FORMATS:
         known = [*_FORMATS, PARQUET]
         raise InputError(Fault(where="format", rule="unknown format", got=format, known=known))
-    columns = [[_to_number(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [[_to_number(value) for value in _to_python(column)] for column in table.columns]
     return _FORMATS[format](table.column_names, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -62,8 +63,21 @@ def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
     return file
 
 
+def _to_python(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column; times that Python cannot hold, such as infinite ones, as texts."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = pc.cast(column, pa.string()).to_pylist()
+    return values
+
+
 def _to_number(value: Any) -> Any:
-    """Return sums of integers and decimals as numbers, and durations as seconds; other values as they are."""
+    """Return sums of integers and decimals as numbers, and durations as seconds, also in lists; other values as they are."""
+    if isinstance(value, list | tuple):
+        return [_to_number(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _to_number(each) for name, each in value.items()}
     if isinstance(value, Decimal):
         # Sums of integers are decimals without a fraction, which may have more digits than a float.
         exponent = value.as_tuple().exponent
@@ -81,6 +95,10 @@ def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:
     def to_plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [to_plain(each) for each in value]
+        if isinstance(value, dict):
+            return {str(name): to_plain(each) for name, each in value.items()}
         # JSON has no NaN and no infinity.
         return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,6 +98,21 @@ def test_a_suffix_without_a_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix, got '.xlsx'; known: .csv, .json"):
         save_table(MIXED, tmp_path / "a.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+def test_values_inside_of_others_are_written_as_those_alone() -> None:
+    pairs = pa.map_(pa.string(), pa.decimal128(3, 0))
+    nested = pa.table(
+        {"l": [[1.0, math.inf]], "s": [{"x": Decimal("1.10")}], "m": pa.array([[("a", Decimal(3))]], pairs)}
+    )
+    assert json.loads(format_table(nested, "json")) == [{"l": [1.0, None], "s": {"x": 1.1}, "m": [["a", 3]]}]
+    assert "Decimal" not in format_table(nested, "csv")
+
+
+def test_times_that_python_cannot_hold_are_texts() -> None:
+    times = pa.table({"d": pa.array([-736000], pa.date32()), "t": pa.array([2**63 - 1], pa.timestamp("us"))})
+    for form in ("csv", "json", "markdown", "table"):
+        assert "-0046-11-26" in format_table(times, form)
 
 
 def test_columns_of_one_name_are_numbered_in_every_format(tmp_path: Path) -> None:
