@@ -30,16 +30,19 @@ from dirtune.registry import Plugin
 from dirtune.reweighting import Reweighting
 from dirtune.sampling import SAMPLING, Sampling
 from dirtune.sharpness import SHARPNESS, Sharpness
+from dirtune.synthesis import SYNTHESIS, Synthesis
 
 if TYPE_CHECKING:
     # A union computed at run time is no type to a type checker.
     AnyLoss = RegressionLoss
     AnyMixing = Mixing
     AnySampling = Sampling
+    AnySynthesis = Synthesis
     AnySharpness = Sharpness
 else:
     AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name")]
     AnyMixing = Annotated[reduce(or_, MIXING.values()), Field(discriminator="name")]
+    AnySynthesis = Annotated[reduce(or_, SYNTHESIS.values()), Field(discriminator="name")]
     AnySampling = Annotated[reduce(or_, SAMPLING.values()), Field(discriminator="name")]
     AnySharpness = Annotated[reduce(or_, SHARPNESS.values()), Field(discriminator="name")]
 
@@ -208,6 +211,9 @@ class TrialConfig(Frozen):
     """Weight of the regression loss."""
     terms: Terms = Terms()
     reweighting: Reweighting = Reweighting()
+    synthesis: Annotated[AnySynthesis | None, Added()] = None
+    """Synthetic training rows of a table, made when the training starts. Shot regions and evaluation are those of the real rows;
+    weights, sampling and fitted losses see the rows that are trained on. None: no synthetic rows."""
     sampling: Annotated[AnySampling | None, Added()] = None
     """Order of the training rows by their label bins. It adds to `reweighting`: samples that are drawn more often keep their
     weights. With scheme `rrt` it is that of the second stage. None: a permutation."""
@@ -295,7 +301,7 @@ class TrialConfig(Frozen):
     def list_plugins(self) -> list[Plugin]:
         """Return the plug-ins whose parts this run uses, sorted by name."""
         parts: list[Any] = [type(self.loss), type(getattr(self.scheme, "loss", None)), type(self.model.encoder)]
-        parts += [type(self.sampling), type(self.mixing), type(self.sharpness)]
+        parts += [type(self.synthesis), type(self.sampling), type(self.mixing), type(self.sharpness)]
         parts += [type(term) for term in self.terms.get_active().values()]
         parts += [EXTRA_METRICS[name] for name in self.plugin_metrics]
         encoder: Any = self.model.encoder
@@ -358,7 +364,12 @@ def _rebuild_models() -> None:
     for stage in (TwoStage, RRT):
         stage.model_fields["loss"].annotation = optional
     TrialConfig.model_fields["loss"].annotation = loss
-    for name, registry in {"sampling": SAMPLING, "mixing": MIXING, "sharpness": SHARPNESS}.items():
+    for name, registry in {
+        "synthesis": SYNTHESIS,
+        "sampling": SAMPLING,
+        "mixing": MIXING,
+        "sharpness": SHARPNESS,
+    }.items():
         part: Any = reduce(or_, registry.values())
         TrialConfig.model_fields[name].annotation = Annotated[part, Field(discriminator="name")] | None
     ModelSpec.model_fields["encoder"].annotation = make_encoder_union()
@@ -375,6 +386,6 @@ def _rebuild_models() -> None:
     TrialConfig.model_rebuild(force=True)
 
 
-for _registry in (LOSSES, TERMS, ENCODERS, SAMPLING, MIXING, SHARPNESS):
+for _registry in (LOSSES, TERMS, ENCODERS, SYNTHESIS, SAMPLING, MIXING, SHARPNESS):
     _registry.watch(_rebuild_models)
 plugins.load_installed()

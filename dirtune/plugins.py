@@ -34,6 +34,7 @@ REGISTRIES = {
     "term": "dirtune.losses:TERMS",
     "encoder": "dirtune.models.encoders:ENCODERS",
     "metric": "dirtune.metrics.extra:EXTRA_METRICS",
+    "synthesis": "dirtune.synthesis:SYNTHESIS",
     "sampling": "dirtune.sampling:SAMPLING",
     "mixing": "dirtune.mixing:MIXING",
     "sharpness": "dirtune.sharpness:SHARPNESS",
@@ -47,6 +48,7 @@ GROUPS = {
     "term": "dirtune.terms",
     "encoder": "dirtune.encoders",
     "metric": "dirtune.metrics",
+    "synthesis": "dirtune.synthesis",
     "sampling": "dirtune.sampling",
     "mixing": "dirtune.mixing",
     "sharpness": "dirtune.sharpness",
@@ -55,7 +57,7 @@ GROUPS = {
     "figure": "dirtune.figures",
 }
 """Group of entry points of each kind."""
-TRAINED_KINDS = ("loss", "term", "encoder", "metric", "sampling", "mixing", "sharpness")
+TRAINED_KINDS = ("loss", "term", "encoder", "metric", "synthesis", "sampling", "mixing", "sharpness")
 """Kinds of parts that a trial uses."""
 _SUFFIX = ".py"
 _DIGITS = 16

@@ -13,7 +13,13 @@ from dirtune.errors import Fault, InputError
 
 PartT = TypeVar("PartT")
 _NAME = re.compile("[a-z][a-z0-9_]*")
-_METHODS = {"encoder": "build", "mixing": "fit", "sampling": "make_order", "sharpness": "compute_perturbations"}
+_METHODS = {
+    "encoder": "build",
+    "mixing": "fit",
+    "synthesis": "make_rows",
+    "sampling": "make_order",
+    "sharpness": "compute_perturbations",
+}
 """Method that a part of a kind must have."""
 
 
@@ -30,6 +36,11 @@ def loss(name: str) -> Callable[[type[PartT]], type[PartT]]:
 def encoder(name: str) -> Callable[[type[PartT]], type[PartT]]:
     """Register an encoder: a `Frozen` class with `name: Literal[NAME]` and `build(inputs)`."""
     return _make_decorator("encoder", name)
+
+
+def synthesis(name: str) -> Callable[[type[PartT]], type[PartT]]:
+    """Register a synthesis: a `Frozen` class with `name: Literal[NAME]` and the method of `dirtune.synthesis.Synthesis`."""
+    return _make_decorator("synthesis", name)
 
 
 def sampling(name: str) -> Callable[[type[PartT]], type[PartT]]:

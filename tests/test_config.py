@@ -19,6 +19,7 @@ MINIMAL: dict[str, Any] = {
 }
 ADDED: dict[str, Any] = {
     "data.fraction": 0.5,
+    "synthesis": {"name": "smoter"},
     "sampling": {"name": "inverse"},
     "mixing": {"name": "c_mixup"},
     "sharpness": {"name": "sam"},

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "errors process randomness frozen nested registry plugins progress",
     "io",
-    "manifest label_transform reweighting sampling mixing batch metrics diagnostics",
+    "manifest label_transform reweighting synthesis sampling mixing batch metrics diagnostics",
     "losses models sharpness results",
     "recipe config presets register testing nn trackers",
     "study",
@@ -42,6 +42,7 @@ WITHOUT_TORCH_AND_RAY = [
     "manifest",
     "label_transform",
     "reweighting",
+    "synthesis",
     "sampling",
     "mixing",
     "metrics",

@@ -30,6 +30,7 @@ REGISTRIES = {
     "losses": ("dirtune.losses:LOSSES",),
     "terms": ("dirtune.losses:TERMS",),
     "encoders": ("dirtune.models.encoders:ENCODERS",),
+    "synthesis": ("dirtune.synthesis:SYNTHESIS",),
     "sampling": ("dirtune.sampling:SAMPLING",),
     "mixing": ("dirtune.mixing:MIXING",),
     "sharpness": ("dirtune.sharpness:SHARPNESS",),
@@ -42,6 +43,7 @@ PLUGIN_KINDS = {
     "term": "terms",
     "encoder": "encoders",
     "metric": "metrics",
+    "synthesis": "synthesis",
     "sampling": "sampling",
     "mixing": "mixing",
     "sharpness": "sharpness",
@@ -72,6 +74,7 @@ def list_catalog() -> dict[str, dict[str, str]]:
         "methods",
         "recipes",
         "encoders",
+        "synthesis",
         "sampling",
         "mixing",
         "sharpness",
@@ -103,7 +106,8 @@ def describe_entry(kind: str, name: str) -> Entry:
         InputError: the kind or `name` is unknown.
     """
     settings_of = {
-        key: REGISTRIES[key][0].split(":") for key in ("losses", "terms", "encoders", "sampling", "mixing", "sharpness")
+        key: REGISTRIES[key][0].split(":")
+        for key in ("losses", "terms", "encoders", "synthesis", "sampling", "mixing", "sharpness")
     }
     if kind not in (known := [*REGISTRIES, *PRESETS, "data", "studies"]):
         raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=known))

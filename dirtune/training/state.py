@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dirtune.batch import TrainingLabels
 from dirtune.config import TrialConfig
-from dirtune.data import cache, resplit, subset
+from dirtune.data import cache, resplit, subset, synthetic_rows
 from dirtune.errors import Fault, InputError
 from dirtune.label_transform import make_training_spec
 from dirtune.manifest import LabelSpec
@@ -222,6 +222,7 @@ def begin_training(
     faults = [*find_batch_faults(config, len(data.splits["train"]), where=data.manifest.name)]
     if faults := [*faults, *_find_reading_faults(config, data.splits["train"], where=data.manifest.name)]:
         raise InputError(faults)
+    data = synthetic_rows.add_synthetic_rows(data, config.synthesis, seed=config.seed, transform=transform)
     # Built on the CPU and then moved, so that the initialization does not depend on the device.
     model = numerics.prepare_model(task.build_regressor(config, vocabulary), config.recipe, data.device, ranks)
     return Training(config, data, ranks, model, task)
@@ -231,6 +232,9 @@ def _find_reading_faults(config: TrialConfig, split: cache.Split, *, where: str)
     """Yield a fault for every setting that needs rows in an order in which a split on disk is not read."""
     if not split.is_windowed:
         return
+    if config.synthesis is not None:
+        rule = "needs all training rows in memory, but they do not fit and are read in windows; use more memory"
+        yield Fault(where=where, key="synthesis", rule=rule, got=config.synthesis.name)
     if config.sampling is not None:
         rule = "needs rows in any order, but they do not fit into memory and are read in windows; use more memory"
         yield Fault(where=where, key="sampling", rule=rule, got=config.sampling.name)

@@ -239,6 +239,13 @@ class SampleTask(Task):
 
     def find_faults(self, config: TrialConfig) -> Iterator[Fault]:
         """Yield a fault for every setting that is not defined for the inputs, or for labels of several dimensions."""
+        others = [name for name, spec in self.manifest.inputs.items() if spec.kind != "vector"]
+        if config.synthesis is not None and others:
+            rule = f"needs neighbors among vectors, and input {others[0]!r} is none; ingest it as features of a frozen encoder"
+            yield Fault(where=self.manifest.name, key="synthesis", rule=rule, got=config.synthesis.name)
+        if config.synthesis is not None and self.manifest.label.components:
+            rule = "is made for labels of one dimension"
+            yield Fault(where=self.manifest.name, key="synthesis", rule=rule, got=len(self.manifest.label.components))
         counts = self.manifest.train_counts
         if config.sampling is not None and np.count_nonzero(counts) < 2:
             rule = "orders rows by their label bins, but all training labels are in one; ingest with narrower bins"
@@ -345,7 +352,7 @@ class DenseTask(Task):
         found: dict[str, Any] = {f"terms.{name}": name for name in config.terms.get_active() if name not in DENSE_TERMS}
         if config.model.target_copies > 1:
             found["model.target_copies"] = config.model.target_copies
-        for key in ("sampling", "mixing"):
+        for key in ("synthesis", "sampling", "mixing"):
             if (part := getattr(config, key)) is not None:
                 found[key] = part.name
         if getattr(config.sharpness, "weights", "both") == "ascent":

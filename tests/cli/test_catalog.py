@@ -26,6 +26,7 @@ from dirtune.pipelines import PIPELINES
 from dirtune.presets import read_methods, read_recipes
 from dirtune.sampling import SAMPLING
 from dirtune.sharpness import SHARPNESS
+from dirtune.synthesis import SYNTHESIS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,7 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "losses": LOSSES,
         "terms": TERMS,
         "encoders": ENCODERS,
+        "synthesis": SYNTHESIS,
         "sampling": SAMPLING,
         "mixing": MIXING,
         "sharpness": SHARPNESS,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.kills import VARYING
 from dirtune.config import TrialConfig
-from dirtune.data.cache import ResidentData
+from dirtune.data.cache import ResidentData, ResidentSplit
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
@@ -43,6 +43,17 @@ def with_inputs(data: ResidentData, split: str, change: Callable[[Tensor], Tenso
     rows = data.splits[split]
     changed = {**rows.inputs, "vector": change(rows.inputs["vector"].clone())}
     return replace(data, splits={**data.splits, split: replace(rows, inputs=changed)})
+
+
+def without_images(data: ResidentData) -> ResidentData:
+    """The data with vectors alone."""
+    splits = {
+        name: replace(split, inputs={"vector": split.inputs["vector"]})
+        for name, split in data.splits.items()
+        if isinstance(split, ResidentSplit)
+    }
+    inputs = {"vector": data.manifest.inputs["vector"]}
+    return replace(data, manifest=data.manifest.model_copy(update={"inputs": inputs}), splits=splits)
 
 
 def in_float64(data: ResidentData) -> ResidentData:
