@@ -32,6 +32,9 @@ _TRAINING_PACKAGES = {
 }
 
 
+_SERVER_PACKAGES = {"starlette", "uvicorn"}
+
+
 def escape_control_characters(text: str) -> str:
     """Return a text with its control characters as Python writes them, such as `\\x1b`."""
     return _CONTROL_CHARACTERS.sub(lambda found: repr(found.group())[1:-1], text)
@@ -104,8 +107,10 @@ def _join(faults: Sequence[Fault]) -> str:
 
 
 def name_missing_package(error: ModuleNotFoundError) -> str | None:
-    """Return what to install if the missing package belongs to the extra `train`, without which results can be read."""
+    """Return what to install if the missing package belongs to the extra `train`, without which results can be read, or `serve`."""
     package = (error.name or "").partition(".")[0]
+    if package in _SERVER_PACKAGES:
+        return f"this needs the package {package}: `pip install 'dirtune[serve]'`"
     if package not in _TRAINING_PACKAGES:
         return None
     return f"this needs the package {package}, which training and ingesting use: `pip install 'dirtune[train]'`"

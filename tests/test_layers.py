@@ -20,7 +20,7 @@ FLOORS = [
     "io",
     "manifest label_transform reweighting synthesis sampling mixing batch metrics diagnostics",
     "losses models sharpness results",
-    "recipe config presets register testing nn trackers",
+    "recipe config presets register testing nn trackers serve",
     "study",
     "data",
     "training",

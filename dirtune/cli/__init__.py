@@ -7,10 +7,10 @@ neither torch nor Ray. An invalid input ends with one message and exit code 2, n
 import io
 import sys
 
-from dirtune.cli import cluster, data, init, predictions, recommend, results, studies
+from dirtune.cli import cluster, data, init, predictions, recommend, results, serve, studies
 from dirtune.cli.app import app
 
-__all__ = ["app", "cluster", "data", "init", "main", "predictions", "recommend", "results", "studies"]
+__all__ = ["app", "cluster", "data", "init", "main", "predictions", "recommend", "results", "serve", "studies"]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ DATA, STUDIES, RESULTS, CLUSTERS = "Data", "Studies", "Results", "Clusters"
 ORDER = (
     *("init", "recommend", "ingest", "inspect"),
     *("list", "schema", "plan", "train", "sweep", "resume", "status", "stop"),
-    *("check", "table", "plot", "intervals", "report", "query", "predict", "export", "compact", "log"),
+    *("check", "table", "plot", "intervals", "report", "query", "predict", "export", "compact", "log", "serve"),
     *("doctor", "submit"),
 )
 

@@ -9,7 +9,7 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from dirtune.io.storage import Storage
@@ -39,16 +39,34 @@ def render_page(root: str | Path, study: str) -> str:
     content = read_content(root, study)
     pictures = draw_pictures(root, study, content.varied, is_search=content.is_search)
     script = _read_part("sorting.js")
-    # An undefined name in the template is an error instead of an empty text.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_read_part("page.html")).render(
-        content=content,
-        grids=grids.make_grids(content.table),
-        notes=footer.make_footer(content.table),
-        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
-        style=Markup(_read_part("page.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return (
+        make_environment()
+        .get_template("page.html")
+        .render(
+            content=content,
+            grids=grids.make_grids(content.table),
+            notes=footer.make_footer(content.table),
+            pictures=[(picture, Markup(picture.svg)) for picture in pictures],
+            style=Markup(_read_part("page.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def make_environment(*loaders: BaseLoader) -> Environment:
+    """Return an environment with the templates of the report, whose parts other pages use, too.
+
+    Args:
+        loaders: of further templates, which come first.
+    """
+    # An undefined name in a template is an error instead of an empty text.
+    return Environment(
+        loader=ChoiceLoader([*loaders, FunctionLoader(_read_part)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

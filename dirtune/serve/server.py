@@ -1,0 +1,48 @@
+"""A server of the web view on this machine."""
+
+import secrets
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
+from dirtune.serve.app import TOKEN, make_app
+
+HOST = "127.0.0.1"
+
+
+def serve(results: str, *, port: int, on_start: Callable[[str], None], token: str | None = None) -> None:
+    """Serve the results until Ctrl-C.
+
+    Args:
+        results: path or URL of the results.
+        port: number of the port; 0 means a free one.
+        on_start: called with the address, which contains the token.
+        token: None means a random one.
+
+    Raises:
+        InputError: the location is not usable, or the port is in use.
+    """
+    # Before anything is served
+    Storage.open(results)
+    token = token or secrets.token_urlsafe(24)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        raise InputError(Fault(where="--port", rule=f"cannot be used ({error.strerror})", got=port)) from None
+    with listener:
+        # No log of requests: the first one has the token.
+        config = uvicorn.Config(
+            make_app(results, token),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+        )
+        on_start(f"http://{HOST}:{listener.getsockname()[1]}/?{TOKEN}={token}")
+        uvicorn.Server(config).run(sockets=[listener])
