@@ -31,6 +31,8 @@ class Batch:
     """Share of the samples of its step, over all ranks."""
     ends_step: bool = True
     """True for the last micro-batch of a step, after which the optimizer steps."""
+    counts: tuple[int, ...] | None = None
+    """Samples of the micro-batch on each rank; None if nobody counted them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -238,6 +238,7 @@ def make_train_batches(
             rows=rows,
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,
+            counts=count_by_rank(min(size, total - piece * size), world),
         )
 
 
@@ -245,6 +246,12 @@ def slice_order(rows: int, size: int, *, rank: int, world: int) -> list[slice]:
     """Return a rank's slices of an order of rows, one for each micro-batch of this size."""
     shares = [(start, get_rank_share(min(size, rows - start), rank, world)) for start in range(0, rows, size)]
     return [slice(start + first, start + stop) for start, (first, stop) in shares]
+
+
+def count_by_rank(total: int, world: int) -> tuple[int, ...]:
+    """Return the number of rows in each rank's share of `total` rows."""
+    shares = [get_rank_share(total, rank, world) for rank in range(world)]
+    return tuple(stop - start for start, stop in shares)
 
 
 def get_rank_share(total: int, rank: int, world: int) -> tuple[int, int]:

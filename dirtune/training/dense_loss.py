@@ -67,9 +67,15 @@ class DenseLoss(TrainingLoss):
             batch: this rank's part of the batch.
             ranks: this rank in its group.
         """
-        views = len(batch.views)
-        labels = dense_regressor.downsample_nearest(stack_views(batch)[self.column], output.predictions)
-        predictions, labels = gather_views(output.predictions, views, ranks), gather_views(labels, views, ranks)
+        rows = {
+            "predictions": output.predictions,
+            "labels": dense_regressor.downsample_nearest(stack_views(batch)[self.column], output.predictions),
+        }
+        # Without terms the embeddings, which are large, need not be gathered.
+        if self.terms:
+            rows["embedding"] = output.embeddings.flatten(1)
+        gathered = gather_views(rows, batch, ranks)
+        predictions, labels = gathered["predictions"], gathered["labels"]
         bins = compute_dense_bins(labels, self.spec)
         # Bin -1 would index the last weight, hence the clamp; the result is masked.
         weights = torch.where(bins >= 0, self.bin_weights[bins.clamp(min=0)], 0.0)
@@ -83,17 +89,16 @@ class DenseLoss(TrainingLoss):
                 labels[of_regression].flatten()[labeled] / self.label_scale,
                 weights[of_regression].flatten()[labeled],
             )
-        # Without terms the embeddings, which are large, need not be gathered.
         if self.terms:
             of_terms = slice(int(self.first_view_is_apart), None)
-            embeddings = gather_views(output.embeddings.flatten(1), views, ranks)[of_terms]
+            embeddings = gathered["embedding"][of_terms]
             inputs = make_dense_term_inputs(
                 regressor.normalize_rows(embeddings.flatten(0, 1)),
                 labels[of_terms],
                 predictions[of_terms],
                 weights[of_terms],
                 spec=self.spec,
-                samples=ranks.gather(batch.rows),
+                samples=ranks.gather(batch.rows, batch.counts),
             )
             parts |= {name: self.get_part(name)(inputs) for name in self.terms}
         return self.sum_parts(parts)

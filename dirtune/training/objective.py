@@ -6,8 +6,7 @@ equal on all ranks without a reduction.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,11 +56,35 @@ def stack_views(batch: Batch) -> Inputs:
     return {name: torch.cat([view[name] for view in batch.views]) for name in first}
 
 
-def gather_views(rows: Tensor, views: int, ranks: Ranks) -> Float[Tensor, "views batch *rest"]:
-    """Gather rows, stacked view-major on every rank, as (view, sample of the global batch, ...), in at least float32."""
+def gather_views(
+    rows: Mapping[str, Tensor], batch: Batch, ranks: Ranks
+) -> dict[str, Float[Tensor, "views batch *rest"]]:
+    """Gather tensors of rows, stacked view-major on every rank, in one collective, in at least float32.
+
+    Args:
+        rows: by name.
+        batch: this rank's part of the batch that the rows are of.
+        ranks: this rank in its group.
+
+    Returns:
+        The tensors as (view, sample of the global batch, ...).
+    """
     # The conversion precedes the gather, whose backward pass sums the gradients of all ranks.
-    by_view = pairs.to_at_least_float32(rows).unflatten(0, (views, -1))
-    return ranks.gather(by_view.transpose(0, 1)).transpose(0, 1)
+    by_sample = [
+        pairs.to_at_least_float32(each).unflatten(0, (len(batch.views), -1)).transpose(0, 1) for each in rows.values()
+    ]
+    gathered = ranks.gather_together(by_sample, batch.counts)
+    return {name: each.transpose(0, 1) for name, each in zip(rows, gathered, strict=True)}
+
+
+def gather_samples(batch: Batch, ranks: Ranks) -> Batch:
+    """Return a batch with the labels, bins, weights and positions of all ranks, from one collective; views stay this rank's."""
+    if ranks.world == 1:
+        return batch
+    labels, bins, weights, rows = ranks.gather_together(
+        (batch.labels, batch.label_bins, batch.weights, batch.rows), batch.counts
+    )
+    return replace(batch, labels=labels, label_bins=bins, weights=weights, rows=rows)
 
 
 def get_term_input(term: object) -> str:
@@ -115,37 +138,36 @@ class TrainingLoss(nn.Module):
             batch: this rank's part of the batch.
             ranks: this rank in its group.
         """
-        predictions = gather_views(output.predictions, len(batch.views), ranks)
-        labels, weights = ranks.gather(batch.labels), ranks.gather(batch.weights)
+        batch = gather_samples(batch, ranks)
+        # Sorted: every rank must gather in the same order.
+        kinds = sorted({get_term_input(term) for term in self.terms.values()})
+        rows = {kind: _select_vectors(output, kind) for kind in kinds}
+        rows["predictions"] = output.predictions
+        if self.regression is not None and output.raw is not None:
+            rows["raw"] = output.raw
+        gathered = gather_views(rows, batch, ranks)
         parts = {}
         if self.regression is not None:
-            parts[REGRESSION] = self._compute_regression(output, batch, predictions, labels, weights, ranks)
-        inputs = self._make_term_inputs(output, batch, predictions, labels, weights, ranks)
+            parts[REGRESSION] = self._compute_regression(gathered, batch)
+        inputs = {kind: self._make_term_inputs(gathered, kind, batch) for kind in kinds}
         for name, term in self.terms.items():
             parts[name] = self.get_part(name)(inputs[get_term_input(term)])
         return self.sum_parts(parts)
 
     def _compute_regression(
-        self,
-        output: RegressorOutput,
-        batch: Batch,
-        predictions: Float[Tensor, "views batch *label"],
-        labels: Float[Tensor, "batch *label"],
-        weights: Float[Tensor, " batch"],
-        ranks: Ranks,
+        self, output: Mapping[str, Float[Tensor, "views batch *rest"]], batch: Batch
     ) -> Float[Tensor, ""]:
         """Return the regression loss of the predictions, or of a head's raw outputs."""
         # A head's outputs are in the unit of the loss already.
-        outputs = (
-            predictions / self.label_scale if output.raw is None else gather_views(output.raw, len(batch.views), ranks)
-        )
+        raw = output.get("raw")
+        outputs = output["predictions"] / self.label_scale if raw is None else raw
         if self.first_view_is_apart:
             outputs = outputs[:1]
         views, loss, options = len(outputs), self.get_part(REGRESSION), {}
         if getattr(self.regression, "reads_bins", False):
-            options["label_bins"] = _repeat_rows(ranks.gather(batch.label_bins), views)
-        rows = (_repeat_rows(labels, views) / self.label_scale, _repeat_rows(weights, views))
-        if output.raw is None or isinstance(self.regression, RawLoss):
+            options["label_bins"] = _repeat_rows(batch.label_bins, views)
+        rows = (_repeat_rows(batch.labels, views) / self.label_scale, _repeat_rows(batch.weights, views))
+        if raw is None or isinstance(self.regression, RawLoss):
             return loss(outputs.flatten(0, 1), *rows, **options)  # type: ignore[no-any-return]
         # Copies of the label (`model.target_copies`): each is a prediction of its own.
         copies = outputs.flatten(0, 1).unbind(dim=-1)
@@ -185,39 +207,29 @@ class TrainingLoss(nn.Module):
         return self.regression if name == REGRESSION else self.terms[name]
 
     def _make_term_inputs(
-        self,
-        output: RegressorOutput,
-        batch: Batch,
-        predictions: Float[Tensor, "views batch *label"],
-        labels: Float[Tensor, "batch *label"],
-        weights: Float[Tensor, " batch"],
-        ranks: Ranks,
-    ) -> dict[str, TermInputs]:
-        """Return the inputs of the terms by kind (`get_term_input`); only vectors that a term reads are gathered."""
-        if not self.terms:
-            return {}
+        self, output: Mapping[str, Float[Tensor, "views batch *rest"]], kind: str, batch: Batch
+    ) -> TermInputs:
+        """Return the inputs of a term of this kind (`get_term_input`)."""
         of_terms = slice(int(self.first_view_is_apart), None)
         # Detached: terms compare predictions (ConR) but train the representation alone.
-        seen = predictions[of_terms].detach()
-        inputs = partial(
-            TermInputs,
-            labels=_repeat_rows(labels, len(seen)),
-            weights=_repeat_rows(weights, len(seen)),
-            label_bins=_repeat_rows(ranks.gather(batch.label_bins), len(seen)),
-            samples=_repeat_rows(ranks.gather(batch.rows), len(seen)),
+        seen = output["predictions"][of_terms].detach()
+        return TermInputs(
+            representations=output[kind][of_terms].flatten(0, 1),
+            labels=_repeat_rows(batch.labels, len(seen)),
+            weights=_repeat_rows(batch.weights, len(seen)),
+            label_bins=_repeat_rows(batch.label_bins, len(seen)),
+            samples=_repeat_rows(batch.rows, len(seen)),
             predictions=seen.flatten(0, 1),
             num_views=len(seen),
             label_range=self.label_range,
             label_scale=self.label_scale,
         )
-        found = {}
-        # Sorted: every rank must gather in the same order.
-        for kind in sorted({get_term_input(term) for term in self.terms.values()}):
-            vectors = output.representations if kind == "representation" else output.embeddings
-            vectors = normalize_rows(vectors) if kind == "direction" else vectors
-            gathered = gather_views(vectors, len(batch.views), ranks)[of_terms]
-            found[kind] = inputs(representations=gathered.flatten(0, 1))
-        return found
+
+
+def _select_vectors(output: RegressorOutput, kind: str) -> Float[Tensor, "rows dim"]:
+    """Return the vectors that terms of a kind read (`get_term_input`)."""
+    vectors = output.representations if kind == "representation" else output.embeddings
+    return normalize_rows(vectors) if kind == "direction" else vectors
 
 
 def _repeat_rows(rows: Tensor, times: int) -> Tensor:

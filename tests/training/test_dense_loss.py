@@ -151,8 +151,8 @@ def test_the_first_of_two_views_can_be_reserved_for_the_regression_loss() -> Non
     loss = _loss(config, torch.ones(100), output, batch)
     first = Batch(**{**vars(batch), "views": batch.views[:1]})
     second = Batch(**{**vars(batch), "views": batch.views[1:]})
-    of_first = RegressorOutput(*(each[:4] for each in output))
-    of_second = RegressorOutput(*(each[4:] for each in output))
+    of_first = RegressorOutput(*(None if each is None else each[:4] for each in output))
+    of_second = RegressorOutput(*(None if each is None else each[4:] for each in output))
     one = _config(terms={"conr": CONR})
     regression = _loss(one, torch.ones(100), of_first, first).parts["regression"]
     conr = _loss(one, torch.ones(100), of_second, second).parts["conr"]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from dirtune.batch import TermInputs, TrainingLabels
-from dirtune.data.cache import get_rank_share
+from dirtune.data.cache import count_by_rank, get_rank_share
 from dirtune.losses import TERMS, Fittable
 from dirtune.manifest import LabelSpec
 from dirtune.training.distributed import Ranks
@@ -29,9 +30,33 @@ def gathered(rank: int, world: int) -> dict[str, torch.Tensor]:
     return {"all": everything.detach(), "gradient": rows.grad}
 
 
+def make_parts() -> list[torch.Tensor]:
+    """Tensors with the same rows: float32, integers that float32 does not hold, and two dimensions."""
+    numbers = torch.arange(ROWS)
+    return [numbers / 3, 2**40 + numbers, numbers[:, None, None] + torch.rand(ROWS, 2, 3, generator=torch.Generator())]
+
+
+def gathered_together(rank: int, world: int) -> dict[str, Any]:
+    start, stop = get_rank_share(ROWS, rank, world)
+    collectives, all_gather = [], dist.all_gather
+    dist.all_gather = lambda *given: collectives.append(all_gather(*given))
+    parts = Ranks(rank, world).gather_together([part[start:stop] for part in make_parts()], count_by_rank(ROWS, world))
+    dist.all_gather = all_gather
+    return {"parts": parts, "collectives": len(collectives)}
+
+
 def test_one_process_gathers_nothing() -> None:
     rows = torch.ones(3, 2)
     assert Ranks().gather(rows) is rows
+    assert Ranks().gather_together([rows])[0] is rows
+
+
+def test_parts_are_gathered_exactly_in_one_collective(ranks: list[dict[str, Any]]) -> None:
+    for result in ranks:
+        assert result["together"]["collectives"] == 1
+        for part, expected in zip(result["together"]["parts"], make_parts(), strict=True):
+            assert part.dtype == expected.dtype
+            assert torch.equal(part, expected)
 
 
 def term_inputs(representations: torch.Tensor) -> TermInputs:
@@ -81,7 +106,11 @@ def term_gradients(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def on_this_rank(rank: int, world: int) -> dict[str, object]:
-    return {"gathered": gathered(rank, world), "terms": term_gradients(rank, world)}
+    return {
+        "gathered": gathered(rank, world),
+        "together": gathered_together(rank, world),
+        "terms": term_gradients(rank, world),
+    }
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two_ranks", "four_ranks"])

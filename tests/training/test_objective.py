@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -232,9 +232,9 @@ def test_only_inputs_of_terms_are_gathered(configuration: Configure) -> None:
     class Counting(Ranks):
         widths: list[int] = field(default_factory=list)
 
-        def gather(self, rows: Tensor) -> Tensor:
-            self.widths.append(rows.shape[-1] if rows.ndim == 3 else 0)
-            return rows
+        def gather_together(self, parts: Sequence[Tensor], counts: Sequence[int] | None = None) -> list[Tensor]:
+            self.widths.extend(part.shape[-1] for part in parts if part.ndim == 3)
+            return list(parts)
 
     embeddings = torch.ones(SAMPLES, 7)
     output = output_for(1)._replace(embeddings=embeddings)

@@ -120,6 +120,9 @@ STEP_WAITS = {
     "term ordinal_entropy": 1,
     # The form of a sum depends on the spread of the similarities.
     "term rnc": 1,
+    "term group_rnc": 1,
+    # Whether neighbors are pooled
+    "loss dist": 1,
     # Three for each of the two sentences, as cuDNN takes their lengths from the host; the others are steps of the packing's
     # backward pass, which a GPU does not have.
     "encoder tokens": 16,
