@@ -69,20 +69,20 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
                     members = test.regions[region]
                     n = int(np.count_nonzero(members))
                     if n:
-                        values = float(inside[members].mean()), float(2 * halves[members].mean()), n
-                        found[kind, region].append(values)
+                        width = float(2 * halves[members].mean())
+                        found[kind, region].append((float(inside[members].mean()), width, n))
         for (kind, region), values in found.items():
-            coverage, width = (np.array([each[place] for each in values]) for place in (0, 1))
+            coverages, widths = (np.array([each[place] for each in values]) for place in (0, 1))
             has_spread = len(values) > 1
             rows.append(
                 {
                     "arm": arm.arm,
                     "kind": kind,
                     "region": region,
-                    "coverage": float(coverage.mean()),
-                    "coverage_sd": float(coverage.std(ddof=1)) if has_spread else None,
-                    "width": float(width.mean()),
-                    "width_sd": float(width.std(ddof=1)) if has_spread else None,
+                    "coverage": float(coverages.mean()),
+                    "coverage_sd": float(coverages.std(ddof=1)) if has_spread else None,
+                    "width": float(widths.mean()),
+                    "width_sd": float(widths.std(ddof=1)) if has_spread else None,
                     "seeds": len(values),
                     "n": values[0][2],
                     "note": notes[kind],
