@@ -1,6 +1,7 @@
-"""Inputs of models, terms and fitted losses: `Batch`, `TermInputs`, `TrainingLabels`."""
+"""Inputs of models, terms and fitted losses: `Batch`, `TermInputs`, `TrainingLabels`, `EvaluatedRows`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,6 +34,8 @@ class Batch:
     """True for the last micro-batch of a step, after which the optimizer steps."""
     counts: tuple[int, ...] | None = None
     """Samples of the micro-batch on each rank; None if nobody counted them."""
+    draw_seed: int = 0
+    """Seed of random draws in losses and terms: of the trial, the pass and the micro-batch, and equal on all ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,8 @@ class TermInputs:
     """Width of the label's range (`LabelSpec.label_range`)."""
     label_scale: float = 1.0
     """Divisor of the labels that the regression loss is given."""
+    draw_seed: int = 0
+    """Seed of the term's random draws in this step, equal on all ranks (`dirtune.losses.draws`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +76,24 @@ class TrainingLabels:
     """Divisor of the labels that a regression loss is given."""
     weights: Float[Tensor, " samples"] | None = None
     """Weights of re-weighting, with mean one; None means all are one."""
+    seed: int = 0
+    """Seed of the trial, for draws that are made once."""
+    dims: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of the vectors that a term may read: of "representation", "embedding" and "direction"."""
 
     @property
     def num_samples(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedRows:
+    """Rows of the training split as the model sees them in evaluation mode, for the end of an epoch of a fitted part."""
+
+    vectors: Float[Tensor, "rows dim"]
+    """What the part reads: z, e / |e| or e."""
+    predictions: Float[Tensor, "rows *label"]
+    labels: Float[Tensor, "rows *label"]
+    label_bins: Int[Tensor, " rows"]
+    samples: Int[Tensor, " rows"]
+    """Position in the training split."""

@@ -506,6 +506,64 @@ PAPERS = (
             ),
         ),
     ),
+    Paper(
+        title="PH-Reg (Zhang et al., ICML 2024) and ROT-Reg (Zhang et al., ICLR 2025)",
+        sources=("needylove/PH-Reg", "needylove/Regression_tightness"),
+        recipe=None,
+        methods=("phreg", "rotreg"),
+        modules=("dirtune/losses/phreg.py", "dirtune/losses/rotreg.py"),
+        rows=(
+            (
+                "PH-Reg, units",
+                "longest row 1",
+                "on AgeDB once more by the largest entry",
+                "longest row; published: as the script",
+            ),
+            ("ROT-Reg, predictor", "several targets, averaged", "not in the code", "one target"),
+        ),
+    ),
+    Paper(
+        title="SRL (Dong et al., CVPR 2025)",
+        sources=("yilei-wu/imbalanced-regression",),
+        recipe=None,
+        methods=("srl",),
+        modules=("dirtune/losses/srl.py",),
+        rows=(
+            (
+                "homogeneity",
+                "squared steps per label",
+                "cosines of neighbors; repelling but on AgeDB",
+                "as the paper; published: as the script",
+            ),
+            ("weights", "1, 0.1, 0.1", "10, 100, 0.01 on ages", "as the paper; published: as the script"),
+            (
+                "first epoch",
+                "without the term",
+                "with zero vectors for two epochs",
+                "as the paper; published: as the script",
+            ),
+            ("bins on STS-B", "-", "50 bins in six rows", "50 bins, in both variants"),
+        ),
+    ),
+    Paper(
+        title="SupReMix (Wu et al., 2023)",
+        sources=("Dingyijiang1/Mixup-Your-Own-Pairs",),
+        recipe=None,
+        methods=("supremix",),
+        modules=("dirtune/losses/supremix.py",),
+        rows=(
+            ("mixed labels", "of their mixtures", "sorted apart from them", "of their mixtures"),
+            ("training", "representation, then predictor", "the same", "`methods: [supremix, two_stage]`"),
+        ),
+    ),
+    Paper(
+        title="PRIME (Lim et al., ICML 2025), not verified",
+        sources=(),
+        recipe=None,
+        methods=("prime",),
+        modules=("dirtune/losses/prime.py",),
+        rows=(("all", "not at hand", "not at hand", "third-party formulas"),),
+    ),
 )
 
 
@@ -533,7 +591,8 @@ def _describe_vectors() -> Iterator[str]:
 
 def _describe_paper(paper: Paper) -> Iterator[str]:
     yield f"## {paper.title}\n"
-    yield f"Official code: {', '.join(f'github.com/{source}' for source in paper.sources)}.\n"
+    if paper.sources:
+        yield f"Official code: {', '.join(f'github.com/{source}' for source in paper.sources)}.\n"
     yield "| ingredient | paper | official script | here |\n|---|---|---|---|"
     yield from (f"| {' | '.join(row)} |" for row in paper.rows)
     yield ""

@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("neighbors.py", {"mixing": {"name": "neighbors"}}),
         ("by_sign.py", {"sharpness": {"name": "by_sign"}}),
         ("bounds.py", {"loss": {"name": "bounds"}}),
+        ("sampled.py", {"terms": {"sampled": {}}}),
+        ("drift.py", {"terms": {"drift": {}}}),
     ],
 )
 def test_a_plugin_of_the_page_trains_and_is_part_of_the_id(

@@ -239,6 +239,7 @@ def make_train_batches(
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,
             counts=count_by_rank(min(size, total - piece * size), world),
+            draw_seed=randomness.derive_seed(seed, "draws", epoch, at),
         )
 
 

@@ -7,11 +7,12 @@ here; from outside of the package, see `dirtune.plugins`. A loss or term that is
 attribute `needs` (`dirtune.losses.needs`).
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from dirtune.batch import TermInputs, TrainingLabels
+from dirtune.batch import EvaluatedRows, TermInputs, TrainingLabels
 from dirtune.losses import (
     accon,
     acconr,
@@ -25,10 +26,15 @@ from dirtune.losses import (
     likelihood,
     multi_similarity,
     ordinal_entropy,
+    phreg,
     pointwise,
+    prime,
     ranksim,
     rnc,
+    rotreg,
+    srl,
     supcon,
+    supremix,
     tukey,
     uvote,
 )
@@ -67,9 +73,14 @@ TERMS = Registry(
         "group_rnc": group_dir.GroupRnC,
         "multi_similarity": multi_similarity.MultiSimilarity,
         "ordinal_entropy": ordinal_entropy.OrdinalEntropy,
+        "phreg": phreg.PHReg,
+        "prime": prime.PRIME,
         "ranksim": ranksim.RankSim,
         "rnc": rnc.RnC,
+        "rotreg": rotreg.ROTReg,
+        "srl": srl.SRL,
         "supcon": supcon.SupCon,
+        "supremix": supremix.SupReMix,
     },
 )
 
@@ -134,4 +145,34 @@ class Fittable(Protocol):
         Its parameters are trained together with the regressor, with the constant rate `learning_rate`, an attribute that
         the module then must have, and without weight decay.
         """
+        ...
+
+
+@runtime_checkable
+class Statistics(Protocol):
+    """Statistics of rows: tensors whose shapes do not depend on the rows, in the order of the class's arguments; sums are of both."""
+
+    def __add__(self, other: Any) -> Any: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+
+@runtime_checkable
+class EndsEpochs(Protocol):
+    """Module of a fitted loss or term that is given statistics of all training rows at the end of every pass over them.
+
+    The rows are evaluated as in a validation and read what the loss or term reads; statistics of batches and of ranks are
+    added up. What `end_epoch` keeps must be in buffers, so that checkpoints have it.
+    """
+
+    def make_empty_statistics(self) -> Statistics:
+        """Return those of no row."""
+        ...
+
+    def compute_statistics(self, rows: EvaluatedRows) -> Statistics:
+        """Return those of some rows."""
+        ...
+
+    def end_epoch(self, statistics: Any) -> None:
+        """Update the state by the statistics of all rows."""
         ...

@@ -21,6 +21,7 @@ merged in float64, and are never negative; 5. the convolution over bins runs in 
 in TF32; 6. epochs are counted here, so that no skipped call can stop the updates for the rest of the run.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,6 +69,9 @@ class BinStatistics:
         delta = other.mean - self.mean
         between = delta.square() * self.count[:, None] * share
         return BinStatistics(count, self.mean + delta * share, self.squares + other.squares + between)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.count, self.mean, self.squares))
 
     @property
     def variance(self) -> Float[Tensor, "bins dim"]:

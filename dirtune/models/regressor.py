@@ -153,6 +153,14 @@ class Regressor(nn.Module):
         self.predictor = predictor
         self.smoothing = smoothing
 
+    @property
+    def vector_dims(self) -> dict[str, int]:
+        """Sizes of the vectors that a term may read, by kind."""
+        embedding = representation = self.encoder.embedding_dim
+        if self.projection is not None:
+            representation = self.spec.projection_heads * (self.spec.projection_dim or 0)
+        return {"embedding": embedding, "direction": embedding, "representation": representation}
+
     def forward(self, inputs: Inputs, label_bins: Int[Tensor, " batch"] | None = None) -> RegressorOutput:
         """Return embeddings, representations and predictions of a batch.
 

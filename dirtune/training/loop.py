@@ -94,10 +94,9 @@ def _train_epoch(
                     training.unfinished = None
         numerics.equalize_buffers(training.model, training.ranks)
         # Before validation, so that the best weights include the statistics of their own epoch.
-        if part.ends_pass and _smooths_features(training):
+        if part.ends_pass:
             started = time.perf_counter()
-            with memory.name_phase_on_out_of_memory(training, "feature smoothing", epoch):
-                smoothing.update_smoothing(training.model, training.data.splits["train"], training.ranks, training.task)
+            _end_pass(training)
             training.seconds.train += time.perf_counter() - started
     # The host has run ahead of a GPU: the rest of its steps is training, too.
     started = time.perf_counter()
@@ -236,6 +235,16 @@ def _update_parameters(training: Training, model: torch.nn.Module) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.stage.recipe.gradient_clip)
     training.scaler.step(training.optimizer)
     training.scaler.update()
+
+
+def _end_pass(training: Training) -> None:
+    """Give the statistics of all training rows to feature smoothing and to the losses and terms that want them."""
+    split, ranks, task = training.data.splits["train"], training.ranks, training.task
+    if _smooths_features(training):
+        with memory.name_phase_on_out_of_memory(training, "feature smoothing", training.epoch + 1):
+            smoothing.update_smoothing(training.model, split, ranks, task)
+    with memory.name_phase_on_out_of_memory(training, "statistics of losses and terms", training.epoch + 1):
+        smoothing.end_epoch_of_parts(training.model, training.loss, split, ranks, task)
 
 
 def _smooths_features(training: Training) -> bool:

@@ -223,6 +223,7 @@ class TrainingLoss(nn.Module):
             num_views=len(seen),
             label_range=self.label_range,
             label_scale=self.label_scale,
+            draw_seed=batch.draw_seed,
         )
 
 

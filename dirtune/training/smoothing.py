@@ -1,7 +1,8 @@
-"""End of an epoch for feature distribution smoothing: a pass over the training split collects its statistics.
+"""End of an epoch for all parts with statistics of the training rows: feature smoothing, and fitted losses and terms.
 
-Every rank embeds its share of the rows; the statistics of all ranks are merged in the order of the ranks, so that every
-rank arrives at the same state without a broadcast, and 1, 2 and 4 ranks at the same statistics up to float64 rounding.
+A pass over the training split collects the statistics. Every rank evaluates its share of the rows; the statistics of all
+ranks are merged in the order of the ranks, so that every rank arrives at the same state without a broadcast, and 1, 2 and 4
+ranks at the same statistics up to float64 rounding.
 
 Source: Yang et al., ICML 2021 (YyzHarry/imbalanced-regression, `train.py`). Departures: 1. the pass is in evaluation
 mode, the official one in training mode: dropout would blur the statistics, and batch normalization would count every
@@ -10,16 +11,20 @@ those of the whole split are in memory at once; 4. with per-pixel labels all ima
 names.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 
-from dirtune.batch import Inputs
+from dirtune.batch import EvaluatedRows, Inputs
 from dirtune.data.cache import Rows, Split, get_rank_share
-from dirtune.models import fds, regressor
+from dirtune.losses import EndsEpochs
+from dirtune.models import regressor
 from dirtune.training import batch_limit
 from dirtune.training.distributed import Ranks
+from dirtune.training.objective import TrainingLoss, get_term_input
 from dirtune.training.task import Task
 
 
@@ -34,23 +39,73 @@ def update_smoothing(model: regressor.Regressor, split: Split, ranks: Ranks, tas
         ranks: this rank in its group, over which the split is shared.
         task: the data set's task.
     """
-    if model.smoothing is None:
+    smoothing = model.smoothing
+    if smoothing is None:
         return
+
+    def compute(rows: Rows, inputs: Inputs) -> Any:
+        return smoothing.compute_statistics(*task.embed_inputs(model, split, rows, inputs))
+
+    empty = smoothing.make_empty_statistics()
+    smoothing.end_epoch(collect_statistics(model, split, ranks, compute, empty, batch_rows=task.statistics_rows))
+
+
+def end_epoch_of_parts(model: regressor.Regressor, loss: TrainingLoss, split: Split, ranks: Ranks, task: Task) -> None:
+    """End an epoch of the fitted losses and terms that have an end of it, in one pass each; arguments as `update_smoothing`."""
+    for name, part in loss.fitted.items():
+        if not isinstance(part, EndsEpochs):
+            continue
+        kind = get_term_input(loss.terms.get(name))
+
+        def compute(rows: Rows, inputs: Inputs, part: EndsEpochs = part, kind: str = kind) -> Any:
+            output = model(split.transform.apply_evaluation(inputs))
+            vectors = output.representations if kind == "representation" else output.embeddings
+            samples = rows.to(split.labels.device)
+            return part.compute_statistics(
+                EvaluatedRows(
+                    vectors=regressor.normalize_rows(vectors) if kind == "direction" else vectors,
+                    predictions=output.predictions,
+                    labels=split.labels[samples],
+                    label_bins=split.label_bins[samples],
+                    samples=samples,
+                )
+            )
+
+        empty = part.make_empty_statistics()
+        part.end_epoch(collect_statistics(model, split, ranks, compute, empty, batch_rows=task.statistics_rows))
+
+
+def collect_statistics(
+    model: regressor.Regressor,
+    split: Split,
+    ranks: Ranks,
+    compute: Callable[[Rows, Inputs], Any],
+    empty: Any,
+    *,
+    batch_rows: int,
+) -> Any:
+    """Return the sum of the statistics of all rows of a split over all ranks; the model is left in evaluation mode.
+
+    Args:
+        model: the regressor itself, not its distributed wrapper.
+        split: the split.
+        ranks: this rank in its group, over which the split is shared.
+        compute: statistics of some rows, given their positions and stored inputs.
+        empty: statistics of no row.
+        batch_rows: rows that are evaluated together.
+    """
     model.eval()
     # In the reading order, so that a streamed split is read one row group after the other.
     start, stop = get_rank_share(len(split), ranks.rank, ranks.world)
-    batches = split.reading_order[start:stop].split(task.statistics_rows)
-    statistics, collect = model.smoothing.make_empty_statistics(), model.smoothing.compute_statistics
-    limit = batch_limit.BatchLimit()
+    batches = split.reading_order[start:stop].split(batch_rows)
+    statistics, limit = empty, batch_limit.BatchLimit()
     with torch.no_grad():
         for rows, inputs in zip(batches, split.read(batches), strict=True):
 
-            def compute(part: slice, rows: Rows = rows, inputs: Inputs = inputs) -> fds.BinStatistics:
-                embedded = task.embed_inputs(model, split, rows[part], batch_limit.select_part(inputs, part))
-                return collect(*embedded)
+            def compute_part(part: slice, rows: Rows = rows, inputs: Inputs = inputs) -> Any:
+                return compute(rows[part], batch_limit.select_part(inputs, part))
 
-            statistics = reduce(add, limit.map_parts(compute, len(rows)), statistics)
+            statistics = reduce(add, limit.map_parts(compute_part, len(rows)), statistics)
     # Statistics of a rank have one shape, also without rows, so that one gather for each part is enough.
-    by_rank = [ranks.gather(part[None]) for part in (statistics.count, statistics.mean, statistics.squares)]
-    merged = reduce(add, (fds.BinStatistics(*parts) for parts in zip(*by_rank, strict=True)))
-    model.smoothing.end_epoch(merged)
+    by_rank = [ranks.gather(part[None]) for part in statistics]
+    return reduce(add, (type(statistics)(*parts) for parts in zip(*by_rank, strict=True)))

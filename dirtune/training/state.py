@@ -142,6 +142,8 @@ class Training:
             spec=self.label_spec,
             label_scale=label_scale,
             weights=self.task.compute_sample_weights(split, stage.config.reweighting),
+            seed=self.config.seed,
+            dims=self.model.vector_dims,
         )
         self.loss = self.task.make_loss(labels, stage)
         self.optimizer = build_optimizer(stage.recipe, self.model, self.loss)

@@ -10,6 +10,7 @@ import torch
 
 from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
+from dirtune.nested import merge
 from dirtune.training.trial import TrialRun
 from tests.training.gloo import on_ranks
 from tests.training.runs import (
@@ -33,6 +34,16 @@ HOOKS: dict[str, dict[str, Any]] = {
     "sampling": {"sampling": {"name": "inverse"}},
     "mixing": {"mixing": {"name": "c_mixup", "share_per": "row"}},
     "sharpness": {"sharpness": {"name": "sam", "rho": 0.1, "weights": "ascent"}},
+    "draws, epochs and proxies of terms": {
+        "loss": {"name": "dist"},
+        "terms": {
+            "rotreg": {"rows": 12},
+            "phreg": {"rows": 9},
+            "srl": {"points": 20},
+            "supremix": {},
+            "prime": {"proxies": 4},
+        },
+    },
 }
 WITHOUT_ROWS = [name for name in HOOKS if name != "synthesis"]
 """Hooks that fit all inputs and labels."""
@@ -50,7 +61,7 @@ def test_ranks_train_to_the_weights_of_one_process(configuration: Configure, toy
     data = in_float64(without_images(toy))
     split_up = {"batch_size": 66, "accumulation": 3}
     runs = [
-        (data, configuration(**SETTINGS, **hook, recipe=RECIPE | changed))
+        (data, configuration(**merge(SETTINGS, hook), recipe=RECIPE | changed))
         for hook in HOOKS.values()
         for changed in ({}, split_up)
     ]
@@ -68,6 +79,7 @@ def test_a_killed_trial_resumes_to_the_last_bit(
     recipe = {"epochs": 3, "steps_per_epoch": 3}
     toy = without_images(toy)
     job = job_of(configuration(**SETTINGS, **HOOKS[hook], recipe=recipe), toy)
+    job = job_of(configuration(**merge(SETTINGS, HOOKS[hook]), recipe=recipe), toy)
     whole, interrupted = (Storage.open(tmp_path / name) for name in ("whole", "interrupted"))
     expected = finish(TrialRun(job, toy, whole))
     TrialRun(job, toy, interrupted).step()
@@ -90,4 +102,5 @@ def test_it_changes_the_training(configuration: Configure, toy: ResidentData, ho
     weights = [
         weights_of(trained(configuration(**SETTINGS, **each), without_images(toy))) for each in ({}, HOOKS[hook])
     ]
+    weights = [weights_of(trained(configuration(**merge(SETTINGS, each)), toy)) for each in ({}, HOOKS[hook])]
     assert not same(*weights)

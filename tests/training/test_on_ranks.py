@@ -101,11 +101,6 @@ EXACT: dict[str, dict[str, Any]] = {
             "views": {"count": 2, "regression": "first"},
         },
     },
-    "sorted predictions": {
-        "loss": {"name": "dist"},
-        "reweighting": {"scheme": "inverse"},
-        "recipe": {"batch_size": 66, "accumulation": 2},
-    },
     "correlated predictions": {"loss": {"name": "ccc"}, "recipe": {"batch_size": 67}},
     "a head with two rates, and a second stage of the same head": {
         "terms": TERMS,
@@ -131,7 +126,7 @@ EXACT: dict[str, dict[str, Any]] = {
     },
 }
 LEARNED = "a loss and a term with parameters"
-WITH_STATE = {LEARNED, "sorted predictions", "voting heads in micro-batches, and a term of label groups"}
+WITH_STATE = {LEARNED, "voting heads in micro-batches, and a term of label groups"}
 IN_FLOAT32: dict[str, dict[str, Any]] = {
     "augmented images": {
         "terms": TERMS,
