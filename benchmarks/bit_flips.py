@@ -42,8 +42,9 @@ from dirtune.results.records.parquetfile import read_files
 from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import read_provenance, read_study
-from dirtune.training import checkpoint, trial
+from dirtune.training import checkpoint, kept_model, trial
 from dirtune.tuning.plan.checks import open_study_folder
+from dirtune.tuning.search.queue import TrialQueue
 
 CPU = torch.device("cpu")
 BUDGET = MemoryBudget(device_bytes=2**24, host_bytes=2**24)
@@ -107,6 +108,10 @@ def make_kinds(root: Path) -> dict[str, Kind]:
             is_optional=True,
         ),
         "data manifest": Kind([home / "manifest.json"], lambda file: read_manifest(data, DATASET)),
+        "optuna.db": Kind([own / "optuna.db"], lambda file: _read_selections(study, root)),
+        "kept model": Kind(
+            sorted(own.glob("models/*/model.safetensors")), lambda file: _read_model(folder, file.parent.name)
+        ),
         "shards": Kind(sorted(home.glob("version-1/*/*.parquet")), lambda file: _read_data(data)),
     }
 
@@ -141,6 +146,20 @@ def _read_trials(file: Path, root: Path) -> object:
     folder.check_text()
     plain = folder.to_plain()
     return {key: plain[key] for key in plain if key not in {"question", "description"}}
+
+
+def _read_selections(study: Path, root: Path) -> object:
+    """Return what a resumed sweep selects, and the trials that it would run."""
+    folder = open_study_folder(study.read_text(), str(study), data=root / "data", results=root / "results")
+    with folder.open_optuna_storage() as optuna_url:
+        queue = TrialQueue(folder, optuna_url, folder.reconcile(optuna_url))
+        selected = {name: search.find_best() for name, search in queue.searches.items()}
+        return selected, [job.trial_id for job in iter(queue.get_next, None)]
+
+
+def _read_model(folder: Storage, trial_id: str) -> object:
+    model = kept_model.read_model(folder, trial_id)
+    return (model.config, model.workers, _to_plain(model.regressor.state_dict()))
 
 
 def _read_data(data: Storage) -> object:

@@ -1,6 +1,6 @@
 """Kept model of a trial: weights, configuration and input contract, which together predict without the data set.
 
-    models/TRIAL/model.safetensors   weights of the epoch whose predictions are recorded
+    models/TRIAL/model.safetensors   weights of the epoch whose predictions are recorded, with their checksum
     models/TRIAL/config.json         configuration of the trial
     models/TRIAL/inputs.json         input contract (`dirtune.data.contract`); written last, so its existence commits
 
@@ -8,8 +8,9 @@ A worker writes the model before the trial's record: a trial that is killed in b
 it again. Weights are data: reading them runs no code.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ from dirtune.training.task import Task, make_task
 
 if TYPE_CHECKING:
     from dirtune.training.state import Training, Weights
+
+_CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,8 @@ def write_model(study: Storage, trial_id: str, training: "Training", contract: I
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in training.model.state_dict().items()
     }
-    folder.write(WEIGHTS, save(weights, {"workers": str(training.ranks.world), "epoch": str(training.best_epoch)}))
+    about = {"workers": str(training.ranks.world), "epoch": str(training.best_epoch)}
+    folder.write(WEIGHTS, save(weights, about | {_CHECKSUM: _hash_weights(weights, about)}))
     folder.write(CONFIG, encode_json_object(training.config.to_plain()))
     folder.write(INPUTS, encode_json_object(contract.model_dump(mode="json")))
 
@@ -81,9 +85,14 @@ def read_model(study: Storage, trial_id: str, device: torch.device | None = None
     config, contract = _read_value(folder, CONFIG, TrialConfig), _read_value(folder, INPUTS, InputContract)
     content = folder.read(WEIGHTS) if folder.exists(WEIGHTS) else b""
     try:
-        weights, workers = load(content), _read_workers(content)
+        weights, about = load(content), _read_metadata(content)
+        workers, checksum = int(about["workers"]), about.pop(_CHECKSUM, None)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(Fault(where=folder.path(WEIGHTS), rule=f"damaged weights ({error})")) from None
+    # Models of earlier versions have none.
+    if checksum is not None and checksum != _hash_weights(weights, about):
+        rule = "damaged weights (their content was changed after they were written)"
+        raise InputError(Fault(where=folder.path(WEIGHTS), rule=rule))
     regressor = build_trained_regressor(config, contract, weights, where=folder.path(WEIGHTS))
     return KeptModel(
         trial_id=trial_id,
@@ -127,10 +136,19 @@ def forget_weight_files(encoder: Frozen) -> Frozen:
     return encoder.model_copy(update={**dict.fromkeys(files), **of_hub})
 
 
-def _read_workers(content: bytes) -> int:
-    """Return the number of workers from the header of a safetensors file: 8 bytes with its length, then JSON."""
+def _hash_weights(weights: "Weights", about: Mapping[str, str]) -> str:
+    """Return the SHA-256 of weights and of the metadata beside them."""
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return state.hexdigest()
+
+
+def _read_metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file: 8 bytes with its length, then JSON."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return int(header["__metadata__"]["workers"])
+    return dict(header["__metadata__"])
 
 
 def _read_value(folder: Storage, name: str, kind: type[FrozenT]) -> FrozenT:

@@ -79,7 +79,12 @@ def test_a_missing_or_damaged_model_is_one_sentence(
     finish(TrialRun(job, toy, study, contract=InputContract(manifest=toy.manifest)))
     where = f"models/{job.trial_id}"
     weights, config = study.read(f"{where}/model.safetensors"), study.read(f"{where}/config.json")
+    flipped = bytearray(weights)
+    # In the mantissa of the last weight
+    flipped[-2] ^= 1
     for name, content, expected in (
+        ("model.safetensors", bytes(flipped), "damaged weights .their content was changed"),
+        ("model.safetensors", weights.replace(b'"workers":"1"', b'"workers":"2"'), "damaged weights"),
         ("model.safetensors", weights[:100], "damaged weights"),
         ("model.safetensors", b"", "damaged weights"),
         ("config.json", config.replace(b'"mlp"', b'"cnn"'), "unknown|not readable"),

@@ -25,6 +25,9 @@ def count_decimals(means: Iterable[float], spreads: Iterable[float] = ()) -> int
     A mean that is more than a thousand times smaller than the median would give all others its decimals, and is a power of
     ten instead (`format_mean`).
     """
+    means = [mean for mean in means if math.isfinite(mean)]
+    # Larger means are powers of ten, whatever the decimals are, such as that of an arm that has diverged.
+    means = [mean for mean in means if abs(mean) < _LARGE] or means
     sizes = _sort_sizes(means)
     # An exact zero has no leading digit that decimals could show.
     median = sizes[len(sizes) // 2] if sizes else 1.0
@@ -33,7 +36,12 @@ def count_decimals(means: Iterable[float], spreads: Iterable[float] = ()) -> int
     # Below that a spread is the rounding error of equal values.
     if by_size := [size for size in _sort_sizes(spreads) if size >= median * _NOISE]:
         needed.append(SPREAD_DIGITS - 1 - math.floor(math.log10(by_size[len(by_size) // 2])))
-    return min(MOST_DECIMALS, max(0, *needed))
+    decimals = min(MOST_DECIMALS, max(0, *needed))
+    # Different means without a spread to compare them by must not be equal texts.
+    difference = max(means, default=0.0) - min(means, default=0.0)
+    if difference >= median * _NOISE and len({f"{mean:.{decimals}f}" for mean in means}) == 1:
+        decimals = min(MOST_DECIMALS, SPREAD_DIGITS - 1 - math.floor(math.log10(difference)))
+    return decimals
 
 
 def count_change_decimals(changes: Iterable[tuple[float, float, float]]) -> int:

@@ -33,6 +33,12 @@ from dirtune.results.tables.render.numbers import (
         # One arm of another size does not decide for the others.
         ([5.1, 5.2, 5.3, 0.0001], [], 2),
         ([5.1, 5.2, 4e33], [], 2),
+        ([5.1, 4e33], [0.2, 1e33], 2),
+        # Means are not equal texts because they have no spread.
+        ([5.1234, 5.1231], [0.0, 0.0], 5),
+        ([0.99991, 0.99992], [1e-6, 1e-6], 5),
+        ([123456.7, 123456.2], [], 0),
+        ([5.0, 5.0 + 1e-9], [], 2),
         # Two digits of the usual spread.
         ([57.4, 60.1], [0.31, 0.28], 2),
         ([2.01, 2.02, 2.03], [0.00388, 0.0041, 0.21], 4),
