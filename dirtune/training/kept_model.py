@@ -141,7 +141,7 @@ def _hash_weights(weights: "Weights", about: Mapping[str, str]) -> str:
     state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
         state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
-        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 
