@@ -49,9 +49,10 @@ def show_progress(
             if console.is_terminal:
                 bar.start()
                 return
-            completed = f"{bar.tasks[0].completed:,.0f}"
-            state = completed if total is None else f"{completed} of {total:,}"
-            line = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {description}: {state}{' bytes' * is_bytes}"
+            completed = bar.tasks[0].completed
+            state = f": {completed:,.0f}" if total or completed else " ..."
+            state += f" of {total:,}" if total else ""
+            line = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {description}{state}{' bytes' * is_bytes}"
             console.out(line, highlight=False)
             seconds = SECONDS_BETWEEN
 
@@ -63,4 +64,6 @@ def show_progress(
     finally:
         has_ended.set()
         watcher.join()
-        bar.stop()
+        # Without a start it would still end a line.
+        if bar.live.is_started:
+            bar.stop()

@@ -1,12 +1,13 @@
 """Live view of a sweep: a line for every trial that ended and, in a terminal, a table of arms and a bar below them.
 
-Without a terminal only the lines are written, as a log that can be searched.
+Without a terminal only the lines are written, each with its date, as a log that can be searched.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -104,8 +105,10 @@ class SweepView(View):
         return time.monotonic() - self._started
 
     def _print(self, text: str) -> None:
+        # A log is read later; a terminal is watched.
+        date = "" if self._console.is_terminal else f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  "
         # `out` neither folds nor cuts: a line of a log remains one line.
-        self._console.out(text, highlight=False)
+        self._console.out(f"{date}{text}", highlight=False)
 
     def _render(self) -> RenderableType:
         if self._progress is None:

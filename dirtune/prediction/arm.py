@@ -21,6 +21,7 @@ from dirtune.label_transform import restore_labels
 from dirtune.metrics import SHOT_REGIONS
 from dirtune.plugins import load_files, load_recorded_files
 from dirtune.prediction.module import PredictionModule
+from dirtune.progress import show_progress
 from dirtune.results.analysis.arms import StudyRuns, filter_rows, read_study_runs
 from dirtune.results.analysis.selection import get_selection
 from dirtune.results.records import kept
@@ -291,10 +292,15 @@ def _predict_batches(
 ) -> Iterator[Tensor]:
     """Yield the predictions of every member for batches of samples, on the CPU, in the order."""
     device = next(module.parameters()).device
-    for rank in range(workers):
-        start, stop = get_rank_share(len(order), rank, workers)
-        for begin in range(start, stop, rows):
-            columns = samples.read(order[begin : min(begin + rows, stop)])
-            inputs = [torch.from_numpy(np.ascontiguousarray(columns[name])).to(device) for name in module.input_names]
-            with torch.inference_mode():
-                yield module.predict_each(*inputs).cpu()
+    with show_progress("predicting", len(order)) as advance:
+        for rank in range(workers):
+            start, stop = get_rank_share(len(order), rank, workers)
+            for begin in range(start, stop, rows):
+                end = min(begin + rows, stop)
+                columns = samples.read(order[begin:end])
+                inputs = [
+                    torch.from_numpy(np.ascontiguousarray(columns[name])).to(device) for name in module.input_names
+                ]
+                with torch.inference_mode():
+                    yield module.predict_each(*inputs).cpu()
+                advance(end - begin)

@@ -40,7 +40,9 @@ def run_a_sweep(console: Console) -> None:
 def test_a_log_has_one_line_for_every_trial_that_ended() -> None:
     console = make_log()
     run_a_sweep(console)
-    first, *lines = [line for line in get_output(console).splitlines() if line]
+    dated = [line for line in get_output(console).splitlines() if line]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in dated)
+    first, *lines = [line[21:] for line in dated]
     assert first == "tiny: 7 trials, 1 recorded, 3 at once"
     assert [line.split(" s  ")[1] for line in lines] == [
         "vanilla, seed 3: complete val/all/mae 4.568",

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 import pytest
 
@@ -145,38 +144,38 @@ class Server:
 
 @pytest.mark.soak
 def test_nothing_is_lost_if_the_server_is_killed_in_mid_sweep(
-    ray_session: None, data_root: Path, tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     server, messages = Server(tmp_path), list[str]()
-    server.start()
-    ended: list[Any] = []
+    target, results, path = Target("mlflow", server.url), tmp_path / "results", study_file(seeds=list(range(4)))
 
-    class Killer(dirtune.tuning.interface.View):
-        def report_activity(self, activity: str) -> None:
-            messages.append(activity)
-
-        def report_end(self, job: Any, outcome: Any) -> None:
-            ended.append(job.trial_id)
-            if len(ended) == 4:
-                server.kill()
-
-    path = study_file(seeds=list(range(8)), resources={"concurrent": 1})
-    try:
-        summary = dirtune.sweep(
-            path, data=data_root, results=tmp_path / "results", log=[f"mlflow:{server.url}"], view=Killer()
-        )
-        assert summary.run == {"complete": 16}
-        assert any("dirtune log tiny --to mlflow" in each for each in messages), messages
-        server.start()
-        written = dirtune.log("tiny", to=f"mlflow:{server.url}", results=tmp_path / "results")
-        assert 0 < written <= 16
-        assert dirtune.log("tiny", to=f"mlflow:{server.url}", results=tmp_path / "results") == 0
+    def list_runs() -> list[str]:
         client = MlflowClient(server.url)
-        runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-        assert sorted(run.data.tags["trial_id"] for run in runs) == sorted(ended)
-        assert all(run.info.status == "FINISHED" for run in runs)
+        experiment = client.get_experiment_by_name("tiny")
+        found = [] if experiment is None else client.search_runs([experiment.experiment_id])
+        assert all(run.info.status in {"FINISHED", "RUNNING"} for run in found)
+        return sorted(run.data.tags["trial_id"] for run in found)
+
+    server.start()
+    try:
+        with follower.follow([target], results, "tiny", messages.append):
+            assert sweep_without_ray(path, data_root, results, limit=3) == 3
+            while not list_runs():
+                time.sleep(0.5)
+            server.kill()
+            assert sweep_without_ray(path, data_root, results) == 5
+            while not messages:
+                time.sleep(0.5)
+        assert (
+            messages[-1].endswith(f"`dirtune log tiny --to {target}` writes them") or "writes the rest" in messages[-1]
+        )
+        server.start()
+        assert dirtune.log("tiny", to=str(target), results=results) >= 5
+        assert dirtune.log("tiny", to=str(target), results=results) == 0
+        assert list_runs() == sorted(read_statuses(open_study(results, "tiny")))
+        assert len(list_runs()) == 8
     finally:
         server.kill()

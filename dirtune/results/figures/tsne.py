@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dirtune.progress import show_progress
 from dirtune.results.figures import _representations, _request, _style
 
 MAX_PERPLEXITY = 30.0
@@ -49,8 +50,13 @@ def build_tsne(request: _request.PlotRequest) -> Embeddings:
     if fewest < MIN_SAMPLES:
         raise request.make_error(f"has {fewest} representations, too few for t-SNE (at least {MIN_SAMPLES})")
     unit = _style.format_unit(found.label.unit)
+    embeddings = []
+    with show_progress("t-SNE of arms", len(found.arms)) as advance:
+        for arm in found.arms:
+            embeddings.append(_compute_embedding(arm))
+            advance(1)
     return Embeddings(
-        embeddings=tuple(_compute_embedding(arm) for arm in found.arms),
+        embeddings=tuple(embeddings),
         label=f"{found.label.name}{unit}",
         caption=f"{found.caption} t-SNE by cosine distance; axes and distances between groups have no scale.",
     )

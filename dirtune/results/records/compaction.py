@@ -25,6 +25,7 @@ import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
+from dirtune.progress import show_progress
 from dirtune.results.records import parquetfile, schema, studies
 from dirtune.results.records.unify import unify
 
@@ -40,7 +41,9 @@ def compact_study(study: str, *, results: str | Path = "results") -> dict[str, i
     Raises:
         InputError: there is no such study, or a file is damaged.
     """
-    return compact(studies.open_study(results, study))
+    storage = studies.open_study(results, study)
+    with show_progress(f"compacting {study}"):
+        return compact(storage)
 
 
 def compact(storage: Storage) -> dict[str, int]:
