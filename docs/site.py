@@ -17,7 +17,7 @@ from dirtune.study.json_schema import make_json_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
-    "Start": ["index", "data", "running", "studies"],
+    "Start": ["index", "tutorials", "data", "running", "studies"],
     "Results": ["results", "statistics", "soundness", "serve", "trackers"],
     "Models": ["models", "losses"],
     "Methods": ["papers", "examples", "extending"],
