@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -80,10 +81,18 @@ class TrainingLabels:
     """Seed of the trial, for draws that are made once."""
     dims: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the vectors that a term may read: of "representation", "embedding" and "direction"."""
+    histogram: tuple[int, ...] = ()
+    """Training labels in each bin of the data set as ingested, of which heads are built; empty: those of `label_bins`."""
 
     @property
     def num_samples(self) -> int:
         return len(self.labels)
+
+    def count_bins(self) -> Int[Tensor, " bins"]:
+        """Return the histogram of which the head of a loss is built, on the CPU."""
+        if self.histogram:
+            return torch.tensor(self.histogram)
+        return torch.bincount(self.label_bins, minlength=self.spec.num_bins).cpu()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -481,6 +481,18 @@ PAPERS = (
         ),
     ),
     Paper(
+        title="HCA (Xiong and Yao, CVPR 2024)",
+        sources=("xhp-hust-2018-2011/HCA",),
+        recipe=None,
+        methods=("hca", "hca_d"),
+        modules=("dirtune/losses/hca.py",),
+        rows=(
+            ("training", "classifiers, then distillation", "no script", "cross-entropies; `hca_d` at the same time"),
+            ("mask of the largest logit", "-", "depends on the batch", "minus infinity"),
+            ("levels in the distillation", "-", "all, or the best of each sample (`best`)", "all"),
+        ),
+    ),
+    Paper(
         title="Group-DIR (Pu et al., AAAI 2025)",
         sources=("AllenPu/imbalanced-contrastive-ordinary-regression",),
         recipe=None,

@@ -144,6 +144,7 @@ class Training:
             weights=self.task.compute_sample_weights(split, stage.config.reweighting),
             seed=self.config.seed,
             dims=self.model.vector_dims,
+            histogram=tuple(self.task.manifest.train_counts) if split.labels.ndim == 1 else (),
         )
         self.loss = self.task.make_loss(labels, stage)
         self.optimizer = build_optimizer(stage.recipe, self.model, self.loss)
