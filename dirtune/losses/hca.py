@@ -16,7 +16,7 @@ adds probabilities of one softmax, where the code takes a softmax of the softmax
 """
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class HierarchicalHead(Head):
             scores = combine_levels(logits["fine"], levels, self.classes, self.settings.combine)
         values = self.bin_labels.to(raw)
         if self.settings.predict == "argmax":
-            return cast(Tensor, values[scores.argmax(dim=-1)])
+            return values[scores.argmax(dim=-1)]
         return (scores * values).sum(dim=-1) / scores.sum(dim=-1)
 
 

@@ -15,7 +15,7 @@ epoch of a model is selected on the same validation split, so that its scores ar
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.storage import Storage
 from dirtune.metrics import REGIONS, SHOT_REGIONS
-from dirtune.results.analysis.arms import match_arms, read_study_runs
+from dirtune.results.analysis.arms import ArmRuns, match_arms, read_study_runs
 from dirtune.results.analysis.recompute import SamplePredictions, read_sample_predictions
 from dirtune.results.analysis.selection import get_selection
 from dirtune.results.records.studies import open_study, read_study
 
 Array = NDArray[np.float64]
 
+# A deviation of zero would make a score infinite.
+_TINY = np.finfo(np.float64).tiny
 COLUMNS = ("arm", "kind", "region", "coverage", "coverage_sd", "width", "width_sd", "seeds", "n", "note")
 
 
@@ -57,11 +60,7 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
     for arm in (arm for arm in runs.arms if arm.arm in chosen):
         found: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
         notes: dict[str, str] = {}
-        for trial in (each.trial_id for each in arm.chosen.values()):
-            calibration, test = (read_sample_predictions(storage, [trial], split=split) for split in ("val", "test"))
-            if test.labels.ndim > 1:
-                rule = "has labels of several dimensions, which have no interval"
-                raise InputError(Fault(where=f"study {study}", rule=rule))
+        for trial, calibration, test in _read_splits(storage, arm):
             for kind, halves, note in _list_half_widths(calibration, test, trial, level):
                 notes[kind] = note
                 inside = np.abs(test.labels - test.predictions[trial]) <= halves
@@ -69,28 +68,79 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
                     members = test.regions[region]
                     n = int(np.count_nonzero(members))
                     if n:
-                        width = float(2 * halves[members].mean())
-                        found[kind, region].append((float(inside[members].mean()), width, n))
-        for (kind, region), values in found.items():
-            coverages, widths = (np.array([each[place] for each in values]) for place in (0, 1))
-            has_spread = len(values) > 1
+                        values = float(inside[members].mean()), float(2 * halves[members].mean()), n
+                        found[kind, region].append(values)
+        for (kind, region), by_seed in found.items():
+            coverage, width = (np.array([each[place] for each in by_seed]) for place in (0, 1))
+            has_spread = len(by_seed) > 1
             rows.append(
                 {
                     "arm": arm.arm,
                     "kind": kind,
                     "region": region,
-                    "coverage": float(coverages.mean()),
-                    "coverage_sd": float(coverages.std(ddof=1)) if has_spread else None,
-                    "width": float(widths.mean()),
-                    "width_sd": float(widths.std(ddof=1)) if has_spread else None,
-                    "seeds": len(values),
-                    "n": values[0][2],
+                    "coverage": float(coverage.mean()),
+                    "coverage_sd": float(coverage.std(ddof=1)) if has_spread else None,
+                    "width": float(width.mean()),
+                    "width_sd": float(width.std(ddof=1)) if has_spread else None,
+                    "seeds": len(by_seed),
+                    "n": by_seed[0][2],
                     "note": notes[kind],
                 }
             )
     if not rows:
         raise InputError(Fault(where=f"study {study}", rule="has no complete trial with stored predictions yet"))
     return pa.table({name: pa.array([row[name] for row in rows]) for name in COLUMNS})
+
+
+def compute_coverages(
+    root: str | Path, study: str, *, levels: Sequence[float], region: str, arms: Collection[str]
+) -> dict[str, dict[float, list[float]]]:
+    """Return the coverage of test labels of a region by arm and level, one for each seed.
+
+    Intervals are `scaled` where an arm predicts deviations, else `one`; levels for which the validation samples are too few are
+    left out.
+
+    Args:
+        root: the results root, a path or URL.
+        study: name of the study's folder.
+        levels: shares of the labels that the intervals are to cover.
+        region: shot region of the labels.
+        arms: names of arms.
+
+    Raises:
+        InputError: labels have several dimensions, or no predictions are stored.
+    """
+    storage = open_study(root, study)
+    runs = read_study_runs(storage, read_study(storage), get_selection("best_val"))
+    found: dict[str, dict[float, list[float]]] = {}
+    for arm in (arm for arm in runs.arms if arm.arm in arms):
+        by_level: dict[float, list[float]] = defaultdict(list)
+        for trial, calibration, test in _read_splits(storage, arm):
+            members = test.regions[region]
+            scores = {"val": np.abs(calibration.labels - calibration.predictions[trial])}
+            scores["test"] = np.abs(test.labels - test.predictions[trial])
+            if trial in calibration.deviations and trial in test.deviations:
+                scores["val"] = scores["val"] / np.maximum(calibration.deviations[trial], _TINY)
+                scores["test"] = scores["test"] / np.maximum(test.deviations[trial], _TINY)
+            for level in levels:
+                half = compute_quantile(scores["val"], level)
+                if math.isfinite(half) and members.any():
+                    by_level[level].append(float((scores["test"][members] <= half).mean()))
+        found[arm.arm] = dict(by_level)
+    return found
+
+
+def _read_splits(storage: Storage, arm: ArmRuns) -> Iterator[tuple[str, SamplePredictions, SamplePredictions]]:
+    """Yield each chosen trial of an arm that has predictions, with those of the validation and the test split."""
+    for trial in (each.trial_id for each in arm.chosen.values()):
+        if not storage.exists(f"results/predictions/{trial}.parquet"):
+            continue
+        calibration, test = (read_sample_predictions(storage, [trial], split=split) for split in ("val", "test"))
+        if test.labels.ndim > 1:
+            raise InputError(
+                Fault(where=storage.path(), rule="has labels of several dimensions, which have no interval")
+            )
+        yield trial, calibration, test
 
 
 def compute_quantile(scores: Array, level: float) -> float:
@@ -123,7 +173,5 @@ def _list_half_widths(
             few.append(f"{np.count_nonzero(predicted['val'] == region)} validation predictions are {region}")
     yield "by region", halves, f"{'; '.join(few)}: the quantile of all samples" if few else ""
     if trial in calibration.deviations and trial in test.deviations:
-        # A deviation of zero would give an infinite score or interval of no width.
-        floor = np.finfo(np.float64).tiny
-        scaled = compute_quantile(scores / np.maximum(calibration.deviations[trial], floor), level)
+        scaled = compute_quantile(scores / np.maximum(calibration.deviations[trial], _TINY), level)
         yield "scaled", scaled * test.deviations[trial], ""
