@@ -267,6 +267,8 @@ class TrialConfig(Frozen):
             raise ValueError(f"model.target_copies is for losses of predictions; this one reads {_name_head(head)}")
         if self.model.predictor_output == "relu" and (head is not None or self.model.target_copies > 1):
             raise ValueError("model.predictor_output 'relu' is for a predictor of one output; leave it out")
+        if self.sharpness is not None and any(getattr(each, "counts_calls", False) for each in (self.loss, second)):
+            raise ValueError("sharpness calls the loss twice in a step, and this loss changes its state with each call")
         return self
 
     @model_validator(mode="after")

@@ -233,7 +233,7 @@ def plot(
         str,
         typer.Argument(
             help="regions, heatmap, forest, critical_difference, ablation_path, interactions, pareto, curve, data_efficiency, "
-            "error_by_label, training_curves, tsne, similarity, anchors, history, parallel or importance."
+            "error_by_label, reliability, training_curves, tsne, similarity, anchors, history, parallel or importance."
         ),
     ] = "regions",
     results: ResultsRoot = "results",

@@ -266,6 +266,11 @@ class Evidential(Frozen):
         """Return the conditions: with an adaptive weight a call must be a step."""
         return Needs(scalar_labels=True, whole_batches=self.regularization == "adaptive")
 
+    @property
+    def counts_calls(self) -> bool:
+        """True if each call changes the state of the loss."""
+        return self.regularization == "adaptive"
+
     def build_head(self, read_dim: int, labels: HeadLabels) -> Head:
         """Return the head: a location and the evidence."""
         return EvidentialHead(read_dim, labels)

@@ -122,6 +122,10 @@ def test_predicted_deviations_are_recorded_with_their_metrics(
         (NLL | {"model": {"target_copies": 2}}, "model.target_copies is for losses of predictions"),
         (NLL | {"model": {"predictor_output": "relu"}}, "'relu' is for a predictor of one output"),
         (
+            {"loss": {"name": "evidential", "regularization": "adaptive"}, "sharpness": {"name": "sam"}},
+            "sharpness calls the loss twice in a step, and this loss changes its state with each call",
+        ),
+        (
             NLL | {"scheme": {"name": "rrt", "epochs": 1, "loss": {"name": "mse"}}},
             "scheme.loss must read the outputs of the loss, the head 'gaussian log_variance'; its own is predictions",
         ),

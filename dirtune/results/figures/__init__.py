@@ -8,6 +8,7 @@
     curve                         a metric against a setting
     data_efficiency               a metric against the share of the training data
     error_by_label                the error against the label, over the histogram of the training labels
+    reliability                   coverage of prediction intervals against their level
     training_curves               a value of the epochs table by epoch
     tsne, similarity, anchors     representations: embedding, cosine against label distance, from single labels
     history, parallel, importance a search: by trial, by setting, importance of the settings
@@ -42,6 +43,7 @@ from dirtune.results.figures.interactions import build_interactions, draw_intera
 from dirtune.results.figures.parallel import build_parallel, draw_parallel
 from dirtune.results.figures.pareto import build_pareto, draw_pareto
 from dirtune.results.figures.regions import RegionBars, build_regions, draw_regions
+from dirtune.results.figures.reliability import build_reliability, draw_reliability
 from dirtune.results.figures.similarity import build_similarity, draw_similarity
 from dirtune.results.figures.training_curves import build_training_curves, draw_training_curves
 from dirtune.results.figures.tsne import build_tsne, draw_tsne
@@ -86,6 +88,7 @@ FIGURES: Registry[FigureKind[Any]] = Registry(
         "interactions": FigureKind(build_interactions, draw_interactions),
         "pareto": FigureKind(build_pareto, draw_pareto),
         "error_by_label": FigureKind(build_error_by_label, draw_error_by_label),
+        "reliability": FigureKind(build_reliability, draw_reliability),
         "training_curves": FigureKind(build_training_curves, draw_training_curves),
         "data_efficiency": FigureKind(build_data_efficiency, draw_data_efficiency),
         "tsne": FigureKind(build_tsne, draw_tsne),

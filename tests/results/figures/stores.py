@@ -127,7 +127,10 @@ def write_predictions(root: Path) -> Path:
     """Two arms with predictions, one without, and the manifest."""
     fingerprint = make_manifest().fingerprint
     records = [
-        replace(record(arm, seed, fingerprint=fingerprint), predictions={"test": make_predictions(arm, seed)})
+        replace(
+            record(arm, seed, fingerprint=fingerprint),
+            predictions={"val": make_predictions(arm, seed + 10), "test": make_predictions(arm, seed)},
+        )
         for arm in ("vanilla", "conr")
         for seed in range(3)
     ]

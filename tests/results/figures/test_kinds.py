@@ -28,6 +28,7 @@ from tests.results.record_factory import record, write_study
 
 STORES = {
     "error_by_label": write_predictions,
+    "reliability": write_predictions,
     "data_efficiency": write_fractions,
     "parallel": write_search,
     "importance": write_search,
