@@ -85,8 +85,8 @@ def _measure_arm(
     arm: schema.Arm, data: cache.ResidentData, probed: cache.ResidentData, vocabulary: list[str] | None
 ) -> LabelFit:
     config = arm.config
-    # The whole of the probed rows: a share of them could be smaller than a batch.
-    whole = config.model_copy(update={"data": config.data.model_copy(update={"fraction": 1.0})})
+    # The whole of the probed rows: a share of them could be smaller than a batch, and few rows may have no rare label.
+    whole = config.model_copy(update={"data": config.data.model_copy(update={"fraction": 1.0}), "synthesis": None})
     training = state.begin_training(whole, probed, vocabulary=vocabulary)
     inputs: list[float] = []
 

@@ -66,7 +66,9 @@ def _probe_arm(arm: schema.Arm, data: cache.ResidentData, workers: int, vocabula
     probed["train"] = order[: batch_size * (TIMED_STEPS + 1)]
     # In memory, as a worker has its data: a probe that reads a file per batch would time the disk.
     part = replace(data, splits={name: cache.select_rows(data.splits[name], probed[name]) for name in data.splits})
-    training = state.begin_training(arm.config, part, vocabulary=vocabulary)
+    # Among the few probed rows, no label may be rare; synthetic rows take the time of others.
+    config = arm.config.model_copy(update={"synthesis": None})
+    training = state.begin_training(config, part, vocabulary=vocabulary)
     train = training.data.splits["train"]
     seconds, steps = 0.0, 0
     for stage in planned:

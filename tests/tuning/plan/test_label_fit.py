@@ -17,9 +17,11 @@ from dirtune.nested import merge
 from dirtune.study.resolve import ResolvedStudy, resolve
 from dirtune.training.evaluation import predict
 from dirtune.training.state import begin_training
+from dirtune.tuning.plan import label_fit
 from dirtune.tuning.plan.label_fit import LabelFit, measure_label_fits
 from dirtune.tuning.plan.plan import plan
 from tests.training.conftest import SETTINGS
+from tests.training.runs import without_images
 
 
 def study(**base: Any) -> ResolvedStudy:
@@ -48,6 +50,12 @@ def test_a_fit_compares_first_predictions_with_the_labels(toy: ResidentData) -> 
     training.model.predictor.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     predict(training, "train")
     assert found.reach == pytest.approx(12 * 0.01 * (1 + float(inputs[0].abs().sum(dim=1).mean())), rel=1e-5)
+
+
+def test_few_probed_rows_need_no_rare_label(toy: ResidentData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_fit, "PROBED_ROWS", 4)
+    data = without_images(toy)
+    assert fit(data, synthesis={"name": "smoter"}).first == fit(data).first
 
 
 @pytest.mark.parametrize(
