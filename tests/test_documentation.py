@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,13 +128,19 @@ def write_scans(folder: Path) -> None:
         Image.fromarray(drawn.integers(0, 256, (32, 32), dtype=np.uint8)).save(folder / f"scan-{number}.png")
 
 
+def lighten(base: dict[str, Any]) -> None:
+    """Change the settings of all arms: one epoch, and on digits a tenth of the rows and a small network."""
+    base["recipe"]["epochs"] = 1
+    if base["data"]["name"] == "digits":
+        base["data"]["fraction"] = 0.1
+        base["model"]["encoder"]["channels"] = 2
+
+
 def shorten(study: str, folder: Path) -> files.StudyFile:
     """Return a shipped study with one epoch, two seeds and one concurrent trial, written into a folder."""
     plain = files.find_study(study).read_plain()
-    plain["base"]["recipe"]["epochs"] = 1
+    lighten(plain["base"])
     plain["seeds"] = plain["seeds"][:2]
-    if plain["base"]["data"]["name"] == "digits":
-        plain["base"]["data"]["fraction"] = 0.1
     # One worker: another one would take longer to start than the trials.
     plain["resources"] = {**plain.get("resources", {}), "concurrent": 1}
     path = folder / f"{study}.yaml"
@@ -149,7 +156,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (study,) = blocks("yaml", README)
     shorter = yaml.safe_load(study) | {"seeds": [0], "search": {"trials": 4}}
-    shorter["base"]["recipe"]["epochs"] = 1
+    lighten(shorter["base"])
     shorter["resources"] = {"concurrent": 1}
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
     shipped = files.list_shipped_studies() | {name: shorten(name, tmp_path) for name in ["quickstart", "sts_b_accon"]}

@@ -15,13 +15,16 @@ import yaml
 
 import dirtune
 from tests.training.conftest import data_root, toy
-from tests.tuning.sweeps import STUDY, rows
+from tests.tuning.sweeps import ONE_WORKER, STUDY, rows
 
 __all__ = ["data_root", "toy"]
 ROOT = Path(__file__).resolve().parents[1]
+# They build and install a wheel.
+pytestmark = pytest.mark.slow
 EXAMPLE: dict[str, Any] = {
     **STUDY,
     "seeds": [0],
+    "resources": ONE_WORKER,
     "base": {
         **STUDY["base"],
         "model": {"encoder": {"name": "mlp"}, "label_scale": 1.0, "label_offset": 4.0},

@@ -33,6 +33,8 @@ STUDY: dict[str, Any] = {
     "resources": {"checkpoint_seconds": 0},
 }
 """On the toy data: an epoch takes milliseconds."""
+ONE_WORKER = {"checkpoint_seconds": 0, "concurrent": 1}
+"""Resources with which a sweep starts one worker: a second one takes longer to start than these trials."""
 DIGITS: dict[str, Any] = {
     **STUDY,
     "base": {

@@ -108,7 +108,8 @@ def test_a_scheduler_stops_trials_of_the_search_and_none_that_evaluates_its_sele
     data_root: Path, tmp_path: Path, scheduler: str
 ) -> None:
     search = {**STUDY["search"], "trials": 8, "transfer": "none", "scheduler": {"name": scheduler, "grace_epochs": 1}}
-    path = study_file(tmp_path, search=search, arms={"conr": STUDY["arms"]["conr"]})
+    arms = {"conr": STUDY["arms"]["conr"]}
+    path = study_file(tmp_path, search=search, arms=arms, resources=sweeps.ONE_WORKER)
     done = dirtune.sweep(path, data=data_root, results=tmp_path)
     assert done.left == 0
     trials = rows("role, status, epochs_run", tmp_path)

@@ -19,7 +19,7 @@ from dirtune.training.checkpoint import save_checkpoint
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
 from dirtune.tuning.interface import SweepSummary, View
-from tests.tuning.sweeps import DIGITS, STUDY, metrics, open_folder, rows, with_epochs
+from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, metrics, open_folder, rows, with_epochs
 
 pytestmark = pytest.mark.ray
 
@@ -84,7 +84,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
         seeds=[0],
         space=BETA,
         search={"trials": 1},
-        resources={"checkpoint_seconds": 0, "concurrent": 1},
+        resources=ONE_WORKER,
     )
     killer = Killer(tmp_path / "tiny", "conr", WORKER_RESTARTS + 1)
     summary = dirtune.sweep(path, data=data_root, results=tmp_path, view=killer)
@@ -141,7 +141,7 @@ def test_failures_are_recorded_with_their_class_and_retried_only_on_request(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     arms = {**STUDY["arms"], "wild": {"recipe": {"learning_rate": 1e30}}}
-    path = study_file(arms=arms, seeds=[0])
+    path = study_file(arms=arms, seeds=[0], resources=ONE_WORKER)
     # No trial can go on from this checkpoint.
     state = break_checkpoint(path, "conr", data_root, tmp_path)
     summary = dirtune.sweep(path, data=data_root, results=tmp_path)

@@ -17,7 +17,7 @@ import dirtune
 from dirtune import plugins
 from dirtune.errors import InputError
 from tests.plugin_sources import SPREAD, WORST, forgotten_plugins, write
-from tests.tuning.sweeps import STUDY, open_folder, rows
+from tests.tuning.sweeps import ONE_WORKER, STUDY, open_folder, rows
 
 __all__ = ["forgotten_plugins"]
 CHANGES = {
@@ -25,6 +25,7 @@ CHANGES = {
     "arms": {"vanilla": {}, "spread": {"terms": {"spread": {"weight": 0.1}}}},
     "seeds": [0],
     "claim": {"metric": "worst", "region": "all"},
+    "resources": ONE_WORKER,
 }
 
 
@@ -92,7 +93,7 @@ def test_a_killed_sweep_resumes_with_its_plugins(
     write(tmp_path, SPREAD + WORST)
     recipe = {**STUDY["base"]["recipe"], "epochs": 40}
     base = {**STUDY["base"], "metrics": ["worst"], "recipe": recipe}
-    study_file(**CHANGES, base=base, resources={"workers": workers, "checkpoint_seconds": 0})
+    study_file(**CHANGES | {"base": base, "resources": {"workers": workers, "checkpoint_seconds": 0}})
     roots = ["--data", str(data_root), "--results", str(tmp_path / "results")]
     dirtune_ = [sys.executable, "-m", "dirtune.cli"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -26,7 +26,7 @@ from dirtune.results.records.kept import measure_models
 from dirtune.study.resolve import load_study
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.interface import View
-from tests.tuning.sweeps import DIGITS, STUDY, metrics, rows, sweep_without_ray, with_epochs
+from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, metrics, rows, sweep_without_ray, with_epochs
 
 pytestmark = pytest.mark.ray
 
@@ -117,6 +117,7 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
 ) -> None:
     path = study_file(
         seeds=[0],
+        resources=ONE_WORKER,
         search={
             "trials": 8,
             "sampler": "random",
@@ -152,7 +153,7 @@ def test_a_study_is_extended_and_changed_and_only_new_trials_run(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
     def sweep(**changes: Any) -> tuple[int, int, dict[str, int]]:
-        done = dirtune.sweep(study_file(**changes), data=data_root, results=tmp_path)
+        done = dirtune.sweep(study_file(resources=ONE_WORKER, **changes), data=data_root, results=tmp_path)
         assert done.left == 0
         return done.reused, done.orphaned, dict(done.run)
 

@@ -23,7 +23,7 @@ from dirtune.training.trial import TrialJob
 from dirtune.tuning.execution import driver
 from dirtune.tuning.execution.storage_failure import capture_storage_errors, raise_storage_failure
 from dirtune.tuning.interface import View
-from tests.tuning.sweeps import DIGITS, metrics, with_epochs
+from tests.tuning.sweeps import DIGITS, ONE_WORKER, metrics, with_epochs
 
 
 class Recorder:
@@ -163,8 +163,7 @@ class OutOfReach(View):
 def test_a_storage_failure_of_the_driver_leaves_running_trials_to_be_resumed_and_a_short_outage_costs_nothing(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:
-    resources = {"checkpoint_seconds": 0, "concurrent": 1}
-    path, results = study_file(**with_epochs(30), seeds=[0], resources=resources), tmp_path / "results"
+    path, results = study_file(**with_epochs(30), seeds=[0], resources=ONE_WORKER), tmp_path / "results"
     with pytest.raises(InputError, match=r"No space left on device\), so the sweep has ended"):
         dirtune.sweep(path, data=data_root, results=results, view=FullWhereOnlyTheDriverWrites())
     left = dirtune.status("tiny", results=results)
