@@ -160,7 +160,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     shorter["resources"] = {"concurrent": 1}
     Path("my_study.yaml").write_text(yaml.safe_dump(shorter))
     shipped = files.list_shipped_studies() | {name: shorten(name, tmp_path) for name in ["quickstart", "sts_b_accon"]}
-    monkeypatch.setattr(files, "list_shipped_studies", lambda: shipped)
+    monkeypatch.setattr(files, "list_shipped_studies", lambda wanted=None: shipped)
     Path("DIR").mkdir()
     write_sentence_pairs(Path("DIR"))
     rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
@@ -186,6 +186,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
         "resume",
         "train",
         "table",
+        "intervals",
         "check",
         "plot",
         "query",
