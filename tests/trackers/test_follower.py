@@ -127,6 +127,8 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *stores],
             cwd=self.folder,
+            # Its processes for jobs would use up the machine.
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
