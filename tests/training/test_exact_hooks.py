@@ -78,7 +78,6 @@ def test_a_killed_trial_resumes_to_the_last_bit(
 ) -> None:
     recipe = {"epochs": 3, "steps_per_epoch": 3}
     toy = without_images(toy)
-    job = job_of(configuration(**SETTINGS, **HOOKS[hook], recipe=recipe), toy)
     job = job_of(configuration(**merge(SETTINGS, HOOKS[hook]), recipe=recipe), toy)
     whole, interrupted = (Storage.open(tmp_path / name) for name in ("whole", "interrupted"))
     expected = finish(TrialRun(job, toy, whole))
@@ -99,8 +98,6 @@ def test_a_streamed_set_trains_as_one_in_memory(hook: str) -> None:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_it_changes_the_training(configuration: Configure, toy: ResidentData, hook: str) -> None:
-    weights = [
-        weights_of(trained(configuration(**SETTINGS, **each), without_images(toy))) for each in ({}, HOOKS[hook])
-    ]
-    weights = [weights_of(trained(configuration(**merge(SETTINGS, each)), toy)) for each in ({}, HOOKS[hook])]
+    data = without_images(toy)
+    weights = [weights_of(trained(configuration(**merge(SETTINGS, each)), data)) for each in ({}, HOOKS[hook])]
     assert not same(*weights)
