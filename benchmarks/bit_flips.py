@@ -44,7 +44,6 @@ from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import read_provenance, read_study
 from dirtune.training import checkpoint, kept_model, trial
 from dirtune.tuning.plan.checks import open_study_folder
-from dirtune.tuning.search.queue import TrialQueue
 
 CPU = torch.device("cpu")
 BUDGET = MemoryBudget(device_bytes=2**24, host_bytes=2**24)
@@ -108,7 +107,6 @@ def make_kinds(root: Path) -> dict[str, Kind]:
             is_optional=True,
         ),
         "data manifest": Kind([home / "manifest.json"], lambda file: read_manifest(data, DATASET)),
-        "optuna.db": Kind([own / "optuna.db"], lambda file: _read_selections(study, root)),
         "kept model": Kind(
             sorted(own.glob("models/*/model.safetensors")), lambda file: _read_model(folder, file.parent.name)
         ),
@@ -146,15 +144,6 @@ def _read_trials(file: Path, root: Path) -> object:
     folder.check_text()
     plain = folder.to_plain()
     return {key: plain[key] for key in plain if key not in {"question", "description"}}
-
-
-def _read_selections(study: Path, root: Path) -> object:
-    """Return what a resumed sweep selects, and the trials that it would run."""
-    folder = open_study_folder(study.read_text(), str(study), data=root / "data", results=root / "results")
-    with folder.open_optuna_storage() as optuna_url:
-        queue = TrialQueue(folder, optuna_url, folder.reconcile(optuna_url))
-        selected = {name: search.find_best() for name, search in queue.searches.items()}
-        return selected, [job.trial_id for job in iter(queue.get_next, None)]
 
 
 def _read_model(folder: Storage, trial_id: str) -> object:
