@@ -1,4 +1,4 @@
-"""Published numbers of papers, shown with ours: 429 facts in `data/published_results.csv`.
+"""Published numbers of papers, shown with ours: 647 facts in `data/published_results.csv` and `data/published_newest.csv`.
 
 A published number is matched by data set, kind of split, metric, region and method. Methods are matched by the literal
 map `METHODS` from the names of arms (which are those of the shipped studies and of the presets), or by a name that is
@@ -19,9 +19,12 @@ from typing import NamedTuple
 
 from dirtune.errors import Fault, InputError
 
-FILE = Path(__file__).parent / "data" / "published_results.csv"
-SPLIT_KINDS = ("dir", "natural")
-"""Balanced validation and test splits of the DIR benchmark, or splits with the distribution of the training labels."""
+FOLDER = Path(__file__).parent / "data"
+FILES = (FOLDER / "published_results.csv", FOLDER / "published_newest.csv")
+SPLIT_KINDS = ("dir", "natural", "ranksim-repository", "vir-repository", "uci-dir", "ol-dir")
+"""Kinds of splits, of which a table has one. dir: balanced validation and test splits of the DIR benchmark; natural: splits with the
+distribution of the training labels; ranksim-repository: files for STS-B of RankSim and SRL, which share 170 of 1,000 test pairs with
+the benchmark's; vir-repository: AgeDB as VIR splits it; uci-dir, ol-dir: UCI tables and operator learning, without published splits."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("Vanilla",),
@@ -43,6 +46,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ranksim": ("Vanilla+RankSim", "RankSim"),
     "rnc": ("RnC",),
     "conr": ("Vanilla+ConR", "ConR"),
+    "ordinal_entropy": ("Ordinal Entropy",),
+    "srl": ("SRL",),
+    "supremix": ("SupReMix",),
+    "group_dir": ("Group-DIR",),
+    "evidential": ("DER",),
+    "bsam": ("BSAM (ResNet-18 RnC recipe)",),
     "accon": ("Vanilla+ACCon", "ACCon"),
     "accon_conr": ("Vanilla+ACCon+ConR",),
     "sqrt_inverse_lds_supcon": ("SqrtINV+LDS+NaiveSupCon",),
@@ -58,11 +67,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     "focal_r_lds_accon": ("Focal-R+LDS+ACCon",),
     "focal_r_lds_accon_conr": ("Focal-R+LDS+ACCon+ConR",),
 }
-"""Published names by arm. `BMSE` of ACCon's Table 1 belongs to no arm: the paper does not name it as bmc, gai or bni."""
+"""Published names by arm. `BMSE` of ACCon's Table 1 and `Balanced MSE` belong to no arm: their papers do not name them as bmc, gai or
+bni, and `LDS+FDS` names no weighting. BSAM's rows are from a reading note and a ResNet-18 recipe."""
 
 
 class PublishedNumber(NamedTuple):
-    """One line of the file."""
+    """One line of a file."""
 
     source: str
     table: str
@@ -100,8 +110,8 @@ def find_published(
 
     Args:
         arms: names of arms.
-        dataset: agedb, imdb_wiki, sts_b or nyud2; others have no published numbers.
-        split_kind: dir or natural.
+        dataset: agedb, imdb_wiki, sts_b, nyud2, uci_* or ol_*; others have no published numbers.
+        split_kind: one of `SPLIT_KINDS`.
         metric: as in the results tables.
         names: the published method of an arm, where it is not the one of `METHODS`.
 
@@ -138,10 +148,12 @@ def find_published(
     ]
 
 
-# The file belongs to the package and does not change while it is in use.
+# The files belong to the package and do not change while it is in use.
 @cache
 def read_published() -> tuple[PublishedNumber, ...]:
-    """Return all published numbers, in the order of the file."""
-    with FILE.open(encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(file)
+    """Return all published numbers, in the order of the files."""
+    rows = list[list[str]]()
+    for path in FILES:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += list(csv.reader(file))[1:]
     return tuple(PublishedNumber._make([*texts, float(value)]) for *texts, value in rows)

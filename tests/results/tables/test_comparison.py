@@ -91,14 +91,16 @@ def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
         published="dir",
         published_as={"conr_2": "SqrtINV+LDS+ConR"},
     )
-    found = [(row.arm, row.dataset, row.metric, row.method) for row in compare(root, request).published]
+    found = {(row.arm, row.dataset, row.metric, row.method) for row in compare(root, request).published}
 
-    assert found == [
+    assert found == {
         ("conr", "agedb", "mae", "Vanilla+ConR"),
+        # As other papers call it
+        ("conr", "agedb", "mae", "ConR"),
         ("conr_2", "agedb", "mae", "SqrtINV+LDS+ConR"),
         ("conr", "sts_b", "mse", "Vanilla+ConR"),
         ("conr_2", "sts_b", "mse", "SqrtINV+LDS+ConR"),
-    ]
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,15 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.metrics import REGIONS
 from dirtune.presets import read_methods
-from dirtune.results.tables.published import FILE, METHODS, SPLIT_KINDS, find_published, read_published
+from dirtune.results.tables.published import FILES, METHODS, SPLIT_KINDS, find_published, read_published
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared/reference/published_results.csv"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared/reference"
 
 
 def test_the_file_is_read_line_by_line() -> None:
-    with FILE.open(encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    lines = [line for path in FILES for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
 
-    assert len(read_published()) == len(lines) == 429
+    assert len(read_published()) == len(lines) == 647
     assert [number._asdict() for number in read_published()] == [
         {**line, "value": float(line["value"])} for line in lines
     ]
@@ -27,7 +26,7 @@ def test_the_file_is_read_line_by_line() -> None:
 def test_the_file_is_the_collected_one() -> None:
     if not SHARED.exists():
         pytest.skip("the collection of published numbers is not available")
-    assert FILE.read_bytes() == SHARED.read_bytes()
+    assert [path.read_bytes() for path in FILES] == [(SHARED / path.name).read_bytes() for path in FILES]
 
 
 def test_no_number_appears_twice_and_all_have_a_source() -> None:
@@ -44,7 +43,7 @@ def test_the_map_names_published_methods_only_and_each_for_one_arm() -> None:
     named = [method for names in METHODS.values() for method in names]
 
     assert len(named) == len(set(named))
-    assert known - set(named) == {"BMSE"}
+    assert known - set(named) == {"BMSE", "Balanced MSE", "LDS+FDS", "VIR", "SQINV (ResNet-18 RnC recipe)"}
     assert set(named) <= known
 
 
@@ -73,10 +72,19 @@ def test_the_kind_of_split_and_the_metric_decide() -> None:
     def value(**where: str) -> list[float]:
         return [row.values["all"] for row in find_published(["conr"], **where)]
 
-    assert value(dataset="agedb", split_kind="dir", metric="mae") == [7.2]
+    assert value(dataset="agedb", split_kind="dir", metric="mae") == [7.2, 7.2, 7.41]
     assert value(dataset="agedb", split_kind="natural", metric="mae") == [6.808]
     assert value(dataset="agedb", split_kind="natural", metric="r2") == [0.733]
     assert value(dataset="digits", split_kind="dir", metric="mae") == []
+
+
+def test_splits_that_differ_are_never_in_one_table() -> None:
+    found = {
+        kind: [row.values["all"] for row in find_published(["srl"], dataset="sts_b", split_kind=kind, metric="mse")]
+        for kind in SPLIT_KINDS
+    }
+
+    assert [kind for kind, values in found.items() if values] == ["ranksim-repository"]
 
 
 def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
@@ -92,5 +100,5 @@ def test_a_method_may_be_named_for_an_arm_and_nothing_is_guessed() -> None:
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"published: a: unknown published method, got 'Conr'.*'ConR'"):
         find_published([], dataset="agedb", split_kind="dir", metric="mae", names={"a": "Conr"})
-    with pytest.raises(InputError, match="'balanced'; known: dir, natural"):
+    with pytest.raises(InputError, match="'balanced'; known: dir, natural, ol-dir, ranksim-repository"):
         find_published([], dataset="agedb", split_kind="balanced", metric="mae")
