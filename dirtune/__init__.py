@@ -18,6 +18,7 @@ _HOMES = {
     "ingest": "dirtune.data.ingest:ingest",
     "init": "dirtune.data.init:init",
     "inspect": "dirtune.data.inspection:inspect",
+    "intervals": "dirtune.api:intervals",
     "load": "dirtune.prediction.arm:load",
     "log": "dirtune.trackers.logging:log",
     "plan": "dirtune.tuning.plan.plan:plan",

@@ -224,6 +224,26 @@ def report(study: StudySource, *, results: str | Path = "results", output: str |
     return write_report(results, get_study_name(study), output=None if output is None else Path(output))
 
 
+def intervals(
+    study: StudySource, *, level: float = 0.9, results: str | Path = "results", arms: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Compute split-conformal prediction intervals from the stored predictions: coverage and width by arm and shot region.
+
+    Args:
+        study: a study.
+        level: share of the labels that the intervals are to cover.
+        results: root of the results, a path or URL.
+        arms: these arms alone; empty means all.
+
+    Raises:
+        InputError: the study is unknown, or has no complete trial with predictions of val and test.
+    """
+    from dirtune.results.analysis.conformal import compute_intervals
+
+    found: pd.DataFrame = compute_intervals(results, get_study_name(study), level=level, arms=arms).to_pandas()
+    return found
+
+
 def check(study: StudySource, *, results: str | Path = "results") -> list[soundness.Finding]:
     """Check whether the trials that a study compares are any good; raises as `table`."""
     return soundness.check_study(results, get_study_name(study))

@@ -12,7 +12,15 @@ import dirtune
 from dirtune.cli import app
 
 # Commands whose call has the root of the data sets instead of that of the results, or neither
-ROOTS = {"ingest": "root", "init": "data", "inspect": "root", "predict": None, "schema": None, "list": None}
+ROOTS = {
+    "ingest": "root",
+    "init": "data",
+    "inspect": "root",
+    "predict": None,
+    "serve": None,
+    "schema": None,
+    "list": None,
+}
 VERBS = sorted(set(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
 
 

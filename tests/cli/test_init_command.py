@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import dirtune
-from dirtune import cli
+from dirtune import cli, progress
 from dirtune.cli.display import format_plan
 from dirtune.study.resolve import load_study
 
@@ -22,6 +22,9 @@ Call = Callable[..., tuple[int, str, str]]
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs the command line in an empty folder and returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
+
+    # A slow machine would show the progress of reading.
+    monkeypatch.setattr(progress, "SECONDS_BEFORE", 60.0)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["dirtune", *arguments])

@@ -120,7 +120,7 @@ def test_terms_read_smoothed_embeddings_if_they_are_asked_to(projection_dim):
     inputs = make_inputs(VECTOR, 6)
     output, plain = regressor(inputs, label_bins), regressor(inputs)
     smoothed = regressor.smoothing(plain.embeddings, label_bins)
-    for found, expected in zip(output, _from_embeddings(regressor, smoothed), strict=True):
+    for found, expected in zip(output[:3], _from_embeddings(regressor, smoothed), strict=True):
         torch.testing.assert_close(found, expected)
     assert not torch.allclose(output.embeddings, plain.embeddings)
     # The views of the terms alone, and evaluation, are as without.
@@ -139,7 +139,7 @@ def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predict
     z = g / g.square().sum(dim=1, keepdim=True).sqrt()
     read = e if predictor_input == "embedding" else g
     predictions = (read @ regressor.predictor.weight.T + regressor.predictor.bias)[:, 0]
-    for found, expected in zip(regressor(inputs), (e, z, predictions), strict=True):
+    for found, expected in zip(regressor(inputs)[:3], (e, z, predictions), strict=True):
         torch.testing.assert_close(found, expected)
     assert _start_equal(regressor, _regressor(_spec(projection_dim=3, predictor_input=predictor_input)), "encoder")
 

@@ -85,11 +85,14 @@ def model_and_inputs() -> tuple[torch.nn.Linear, torch.Tensor]:
 
 def called(name: str) -> Callable[[TermInputs], torch.Tensor]:
     """A term as training calls it: fitted to the labels of these rows, if it can be."""
-    term, seen = TERMS[name](), term_inputs(torch.ones(ROWS, 3))
+    # Without a finished epoch, SRL is off by default.
+    settings = {"before": "zeros"} if name == "srl" else {}
+    term, seen = TERMS[name](**settings), term_inputs(torch.ones(ROWS, 3))
     if not isinstance(term, Fittable):
         return term
     spec = LabelSpec(name="length", unit="m", low=0, high=5, bin_width=1, num_bins=5)
-    labels = TrainingLabels(labels=seen.labels, label_bins=seen.label_bins, spec=spec)
+    dims = dict.fromkeys(("representation", "embedding", "direction"), 3)
+    labels = TrainingLabels(labels=seen.labels, label_bins=seen.label_bins, spec=spec, dims=dims)
     return term.fit(labels) or term
 
 

@@ -123,6 +123,10 @@ STEP_WAITS = {
     "term group_rnc": 1,
     # Whether neighbors are pooled
     "loss dist": 1,
+    # The number of finished epochs, which is state
+    "term srl": 1,
+    # Pairs off the diagonal, forth and back
+    "term prime": 3,
     # Three for each of the two sentences, as cuDNN takes their lengths from the host; the others are steps of the packing's
     # backward pass, which a GPU does not have.
     "encoder tokens": 16,
@@ -130,6 +134,8 @@ STEP_WAITS = {
     "dense conr": 1,
 }
 """Waits in a step that an algorithm needs, by case; all others need none."""
+UNCOUNTED_WAITS = ("term phreg", "term rotreg", "term supremix")
+"""Cases whose loops over trees, Sinkhorn iterations and mixtures wait many times a step; how often depends on the numbers."""
 
 
 def list_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:

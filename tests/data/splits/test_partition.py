@@ -241,7 +241,7 @@ def test_a_share_of_the_groups_is_met_where_the_rows_of_the_recipe_take_fewer(sh
 
 
 def test_splits_without_three_groups_are_refused():
-    with pytest.raises(InputError, match="grouped splits need at least 3 groups, got 2"):
+    with pytest.raises(InputError, match="grouped splits need at least 3 groups; split=made ignores groups, got 2"):
         make_partition(_subjects(2, 100), Splitting(split="grouped"), SplitRecipe(per_bin=1))
     splits, _ = make_partition(_subjects(3, 100), Splitting(split="grouped"), SplitRecipe(per_bin=1))
     assert set(splits.tolist()) == set(SPLITS)

@@ -123,13 +123,13 @@ def make_predictions(arm: str, seed: int) -> SplitPredictions:
     )
 
 
-def write_predictions(root: Path) -> Path:
+def write_predictions(root: Path, splits: Sequence[str] = ("val", "test")) -> Path:
     """Two arms with predictions, one without, and the manifest."""
     fingerprint = make_manifest().fingerprint
     records = [
         replace(
             record(arm, seed, fingerprint=fingerprint),
-            predictions={"val": make_predictions(arm, seed + 10), "test": make_predictions(arm, seed)},
+            predictions={split: make_predictions(arm, seed + 10 * (split == "val")) for split in splits},
         )
         for arm in ("vanilla", "conr")
         for seed in range(3)

@@ -67,6 +67,6 @@ def test_a_figure_that_cannot_be_drawn_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be best_val: predictions are recorded at the best"):
         build_error_by_label(make_request(root, selection="last"))
     with pytest.raises(InputError, match="has no predictions of the val split yet"):
-        build_error_by_label(make_request(root, split="val"))
+        build_error_by_label(make_request(write_predictions(tmp_path / "c", splits=["test"]), split="val"))
     with pytest.raises(InputError, match=r"manifest.json: is not there"):
         build_error_by_label(make_request(write_compared_arms(tmp_path / "b")))

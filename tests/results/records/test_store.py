@@ -80,6 +80,7 @@ def test_a_written_record_is_read_back(tmp_path: Path) -> None:
             "component": None,
             "label": label,
             "prediction": label + 0.5,
+            "deviation": None,
         }
         for sample, label in (("a", 1.0), ("b", 2.0))
     ]
