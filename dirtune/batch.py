@@ -34,7 +34,7 @@ class Batch:
     ends_step: bool = True
     """True for the last micro-batch of a step, after which the optimizer steps."""
     counts: tuple[int, ...] | None = None
-    """Samples of the micro-batch on each rank; None if nobody counted them."""
+    """Samples of the micro-batch on each rank; None if they are unknown."""
     draw_seed: int = 0
     """Seed of random draws in losses and terms: of the trial, the pass and the micro-batch, and equal on all ranks."""
 

@@ -317,7 +317,7 @@ class Sheet:
         return np.array(found, dtype=object)
 
     def read_names(self, column: str) -> np.typing.NDArray[Any]:
-        """Read a column of names, such as those of groups or categories: texts without differences that nobody sees."""
+        """Read a column of names, such as those of groups or categories: texts without differences that are invisible."""
         return np.array([normalize_name(text) for text in self.read_texts(column).tolist()], dtype=object)
 
     def select_usable(self, skip_bad: int) -> np.typing.NDArray[np.int64]:

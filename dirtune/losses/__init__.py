@@ -130,7 +130,7 @@ class Term(Protocol):
 
 @runtime_checkable
 class EpochAware(Protocol):
-    """Module of a fitted loss or term that is told the epoch before its first step."""
+    """Module of a fitted loss or term that gets the number of each epoch before its first step."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Prepare for an epoch of the stage, counted from 0, of this many; called again when a run resumes."""

@@ -1,4 +1,4 @@
-"""CCC loss: one minus the concordance correlation of a batch's predictions and labels, beside a loss of single errors.
+"""CCC loss: one minus the concordance correlation of a batch's predictions and labels, added to a loss of single errors.
 
 Concordance correlation: Lin, Biometrics 1989. As a regression loss for imbalanced labels it is this library's transfer of a
 reward: "MLLM-DIR", ICML 2026 (arXiv 2605.01402), rewards numbers that a language model writes by it. A prediction of the mean

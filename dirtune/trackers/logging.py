@@ -117,7 +117,7 @@ class StudyLog:
             raise
 
     def list_missing(self) -> list[str]:
-        """Return the recorded trials that the tracker lacks, as far as known."""
+        """Return the recorded trials that are known to be missing in the tracker."""
         logged = self._logged or {}
         return [each for each in self._stamps if logged.get(each) != self._versions[each]]
 

@@ -126,7 +126,7 @@ def read_recorded(folder: Storage, trial_ids: Collection[str]) -> Iterator[Trial
 
 
 def read_running(folder: Storage) -> Iterator[TrialLog]:
-    """Yield what is logged of trials that have started and are not recorded, as far as they have progressed."""
+    """Yield what is logged of trials that have started and are not recorded, with their progress."""
     recorded = list_stamps(folder)
     for trial_id in folder.list_folders("trials"):
         if trial_id in recorded:

@@ -137,7 +137,7 @@ def forget_weight_files(encoder: Frozen) -> Frozen:
 
 
 def _hash_weights(weights: "Weights", about: Mapping[str, str]) -> str:
-    """Return the SHA-256 of weights and of the metadata beside them."""
+    """Return the SHA-256 of weights and of their metadata."""
     state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
         state.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
