@@ -29,9 +29,8 @@ demo: install
 check: install lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow and not gpu and not soak"
 
-# Tests with Ray wait most of the time for its processes, so that two cores serve three workers.
 test: install lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Too long for `make test`.
 soak: install
