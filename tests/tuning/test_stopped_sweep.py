@@ -103,11 +103,9 @@ def test_a_sweep_stopped_by_command_by_a_signal_and_at_once_is_resumed_without_l
     with pytest.raises(InputError, match=r"is not being swept, so there is nothing to stop"):
         dirtune.stop("tiny", results=results)
 
-    # From here on with one worker: a second one would take as long to start.
-    path = study_file(**{**SLOW, "resources": {**SLOW["resources"], "concurrent": 1}})
     view = ActAtSecondEpoch(lambda: os.kill(os.getpid(), signal.SIGTERM))
     with time_limit(TIME_LIMIT_SECONDS):
-        summary = dirtune.sweep(path, data=data_root, results=results, view=view)
+        summary = dirtune.resume("tiny", data=data_root, results=results, view=view)
     assert (summary.stopped, view.reasons) == ("SIGTERM", ["SIGTERM"])
     assert (dict(summary.run), dict(summary.crashed), summary.left) == ({}, {}, 2)
     assert_continued(view, epochs)
