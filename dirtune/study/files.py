@@ -69,13 +69,14 @@ class StudyFile:
         Raises:
             InputError: the file is not readable, or has no such variant.
         """
-        return (
-            read_text(self.path) if self.variant is None and not self._read_variants() else dump_yaml(self.read_plain())
-        )
+        text = read_text(self.path)
+        is_whole = self.variant is None and not _get_variants(parse_yaml(text, where=str(self.path)))
+        return text if is_whole else dump_yaml(self.read_plain())
 
     def read_plain(self) -> Any:
         """Return the study as plain data; raises as `read_yaml`."""
-        plain, variants = parse_yaml(read_text(self.path), where=str(self.path)), self._read_variants()
+        plain = parse_yaml(read_text(self.path), where=str(self.path))
+        variants = _get_variants(plain)
         if self.variant is None and not variants:
             return plain
         if self.variant is None or self.variant not in variants:
@@ -86,9 +87,6 @@ class StudyFile:
         variant = merge({"base": {"data": {"name": self.variant}}}, variants[self.variant] or {})
         # In the order of the file, which is the order of the arms in tables.
         return merge(shared, variant)
-
-    def _read_variants(self) -> Mapping[str, Any]:
-        return _get_variants(parse_yaml(read_text(self.path), where=str(self.path)))
 
 
 def list_shipped_studies(wanted: str | None = None) -> dict[str, StudyFile]:
