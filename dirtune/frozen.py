@@ -4,13 +4,19 @@ A value is immutable, rejects unknown keys and wrong types, and has one canonica
 it. `read` reports all faults at once, each with key, rule, value and the known names (`dirtune.errors.Fault`).
 """
 
+import ast
 import hashlib
+import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dirtune.errors import Fault, InputError
 
@@ -22,11 +28,42 @@ class Frozen(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
         # Infinities and NaN are written as such, or they would be read back as null.
         ser_json_inf_nan="constants",
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        written = handler(core_schema)
+        properties = handler.resolve_ref_schema(written).get("properties", {})
+        for name, text in read_field_docstrings(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", text)
+        return written
+
+
+def read_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings below the fields of a model and of its bases, from their source.
+
+    pydantic's `use_attribute_docstrings` parses the source of every model at import, a second for every worker.
+    """
+    found = {}
+    for cls in reversed(model.__mro__):
+        if not issubclass(cls, BaseModel) or cls is BaseModel:
+            continue
+        try:
+            source = inspect.getsource(cls)
+        except OSError:
+            # Made by `create_model`
+            continue
+        (definition,) = ast.parse(textwrap.dedent(source)).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, below in pairwise(definition.body):
+            match statement, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
+    return found
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

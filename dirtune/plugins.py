@@ -349,7 +349,14 @@ def load_entry_points(kind: str) -> None:
 
 def list_entry_points(kind: str) -> list[importlib.metadata.EntryPoint]:
     """Return the entry points of a kind, without importing anything."""
-    return sorted(importlib.metadata.entry_points(group=GROUPS[kind]), key=lambda entry: entry.name)
+    return _read_entry_points(tuple(sys.path))[kind]
+
+
+@cache
+def _read_entry_points(path: tuple[str, ...]) -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """Return the entry points of every kind; the files of all packages on the import path are read once."""
+    found = importlib.metadata.entry_points()
+    return {kind: sorted(found.select(group=group), key=lambda entry: entry.name) for kind, group in GROUPS.items()}
 
 
 def make_package_plugin(distribution: importlib.metadata.Distribution, module: str) -> PackagePlugin:

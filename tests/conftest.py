@@ -17,6 +17,8 @@ import torch
 torch.set_num_threads(1)
 # A shell that starts the tests in the background lets them and their subprocesses ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is imported stays: collections in between would visit it again and again. Afterwards `pytest_collection_finish` exempts it.
+gc.disable()
 # No test cuts the power, and thousands of small files are written: each would wait for the disk.
 os.fsync = lambda descriptor: None
 
@@ -32,8 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what was imported, millions of objects, from later garbage collections."""
+    """Exempt what was imported, millions of objects, from the garbage collections that begin now."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import dirtune
 from dirtune import plugins
 from dirtune.config import TrialConfig
 from dirtune.errors import InputError
-from dirtune.frozen import read
+from dirtune.frozen import read, read_field_docstrings
 from dirtune.io.storage import Storage
 from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, compute_metrics
@@ -62,7 +62,7 @@ def test_a_term_of_a_file_is_a_term(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"terms\.spread\.wegiht: unknown key.*did you mean 'weight'"):
         make_config(terms={"spread": {"wegiht": 1}})
     # From the source, as those of the package
-    assert type(config.terms.get_active()["spread"]).model_fields["weight"].description.startswith("Weight of")
+    assert read_field_docstrings(type(config.terms.get_active()["spread"]))["weight"].startswith("Weight of")
 
 
 def test_a_loss_is_one_of_both_stages_and_a_metric_is_recorded_where_it_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """`python -m dirtune.cli`."""
 
-from dirtune.cli import main
+from dirtune.cli import run
 
-main()
+run()

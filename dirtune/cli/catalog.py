@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from dirtune import plugins
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import Frozen
+from dirtune.frozen import Frozen, read_field_docstrings
 from dirtune.nested import get_leaf, iter_leaves
 from dirtune.presets import Preset, read_methods, read_recipes
 from dirtune.study.files import StudyFile, list_shipped_studies
@@ -149,11 +149,12 @@ def _describe_study(name: str, plain: Mapping[str, Any]) -> Entry:
 
 
 def _describe_settings(name: str, settings: type[Frozen]) -> Entry:
+    meanings = read_field_docstrings(settings)
     rows: list[tuple[str, ...]] = [
         (
             field,
             "" if about.default is PydanticUndefined else _format_value(about.default),
-            " ".join((about.description or "").split()),
+            " ".join(meanings.get(field, "").split()),
         )
         for field, about in settings.model_fields.items()
         # That of a registry's entry

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ray.util import placement_group_table
 
 import dirtune
 from dirtune.errors import InputError
@@ -114,6 +115,7 @@ def test_a_sweep_stopped_by_command_by_a_signal_and_at_once_is_resumed_without_l
     view = ActAtSecondEpoch(lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
     with time_limit(TIME_LIMIT_SECONDS), pytest.raises(KeyboardInterrupt):
         dirtune.resume("tiny", data=data_root, results=results, view=view)
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
     assert not (results / "tiny/driver.json").exists()
     assert_continued(view, epochs)
 

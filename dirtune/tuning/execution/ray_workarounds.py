@@ -73,12 +73,24 @@ class SettledPlacementGroups(PlacementGroupResourceManager):
 
 @contextlib.contextmanager
 def use_settled_placement_groups() -> Iterator[None]:
-    """Let Tune, which has no setting for it, use `SettledPlacementGroups` inside the block."""
-    tune_controller.PlacementGroupResourceManager = SettledPlacementGroups
+    """Let Tune, which has no setting for it, use `SettledPlacementGroups` inside the block; all are removed at its end.
+
+    After an interrupt Tune would remove them only when its controller is garbage-collected, and a later sweep in the same
+    Ray session would wait for their resources.
+    """
+    managers: list[SettledPlacementGroups] = []
+
+    def make_manager() -> SettledPlacementGroups:
+        managers.append(SettledPlacementGroups())
+        return managers[-1]
+
+    tune_controller.PlacementGroupResourceManager = make_manager
     try:
         yield
     finally:
         tune_controller.PlacementGroupResourceManager = PlacementGroupResourceManager
+        for manager in managers:
+            manager.clear()
 
 
 def get_reservation() -> str | None:

@@ -10,6 +10,7 @@ from ray import tune
 
 from dirtune.data.blocks import Blocks
 from dirtune.data.memory_budget import return_freed_memory
+from dirtune.process import leave_objects_at_exit
 from dirtune.tuning.execution import failures, worker_group
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings, get_local_device
 
@@ -24,6 +25,7 @@ class TrialWorker(tune.Trainable):
     # start; and a stop that is requested while a group starts waits for the group as for an epoch.
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings, blocks: Blocks) -> None:
+        leave_objects_at_exit()
         self._settings, self._blocks = settings, blocks
         self._worker: ResidentWorker | worker_group.ResidentGroup | None = None
         self._job, self._is_new = config[JOB], True
