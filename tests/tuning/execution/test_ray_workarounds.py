@@ -118,11 +118,10 @@ def test_a_canceled_request_without_free_resources_is_removed(
 
 def test_tune_uses_settled_placement_groups_inside_the_block_and_leaves_none_behind() -> None:
     own, before = tune_controller.PlacementGroupResourceManager, list_living_groups()
-    with pytest.raises(KeyboardInterrupt), use_settled_placement_groups():
+    with use_settled_placement_groups():
         groups = tune_controller.PlacementGroupResourceManager()
         assert isinstance(groups, SettledPlacementGroups)
         groups.request_resources(SMALL)
-        raise KeyboardInterrupt
     wait_until_removed(groups, before)
     assert tune_controller.PlacementGroupResourceManager is own
     assert ray.is_initialized()
