@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # Compiled modules are kept: without them every worker and every command compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo check test lint docs bench soak clean
+# Lint and tests run side by side: the type checker takes one core for a minute.
+.PHONY: install demo check quick test suite lint docs bench soak clean
 
 install: $(VENV)/.installed
 
@@ -26,10 +27,16 @@ demo: install
 	@echo "Next, your own table: $(BIN)/dirtune recommend my.csv --label COLUMN --minutes 20"
 
 # While working: everything that needs no Ray, but for a few tests that compile or start processes for seconds.
-check: install lint
+check: install
+	$(MAKE) --no-print-directory --jobs lint quick
+
+quick: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow and not gpu and not soak"
 
-test: install lint
+test: install
+	$(MAKE) --no-print-directory --jobs lint suite
+
+suite: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Too long for `make test`.
