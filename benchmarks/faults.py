@@ -1,6 +1,7 @@
 """Every operation of a sweep on its storage fails once: after `resume`, the tables must be those of an undisturbed sweep.
 
-Run: `.venv/bin/python benchmarks/faults.py [--scenarios plain tpe ...] [--faults kill full ...] [--step 5] [--json FILE]`
+Run: `.venv/bin/python benchmarks/faults.py [--scenarios plain tpe ...] [--faults kill full ...] [--step 5] [--minutes 6]
+[--json FILE]`
 
 A small study is swept once without faults, and its operations are counted: listing and reading files, creating folders,
 writing, flushing and renaming a file, removing and moving, statements and commits of Optuna's database; in an object store
@@ -17,6 +18,9 @@ multisets of rows (`kills.py`). Three things count as failures: other tables, a 
 something else, such as damage. Sweeps run in one process (`inline_sweeps.py`); the object store is an S3 server on this
 machine (moto).
 
+All operations of a scenario take an hour. With `--minutes`, the faults come in an order that spreads them evenly, and after so
+many minutes the next scenario begins. What `--json` has from an earlier call of the same code is not run again.
+
 Printed: a line per scenario and fault, and what failed; the exit code is 1 if anything did.
 """
 
@@ -26,6 +30,7 @@ import argparse
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -278,6 +283,12 @@ class Result:
     tracebacks: int = 0
     wrong_sentences: int = 0
     failures: list[str] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    """Operations that had the fault."""
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Result:
+        return cls(**{**plain, "ends": Counter(plain["ends"])})
 
 
 Hook = Callable[[], Any]
@@ -314,8 +325,29 @@ class Campaign:
         ]
         import_what_commands_need(arguments, self.scratch / "log")
 
-    def run(self, name: str, kinds: Sequence[FaultKind], *, step: int, first: int = 1) -> Iterator[Result]:
-        """Yield a result per kind of fault, with a fault at every `step`-th operation from `first` on."""
+    def run(
+        self,
+        name: str,
+        kinds: Sequence[FaultKind],
+        *,
+        step: int,
+        first: int = 1,
+        minutes: float = math.inf,
+        earlier: Sequence[Result] = (),
+        save: Callable[[Sequence[Result]], None] = lambda results: None,
+    ) -> list[Result]:
+        """Return a result per kind of fault, with a fault at every `step`-th operation from `first` on.
+
+        Args:
+            name: of the scenario.
+            kinds: kinds of faults.
+            step: distance of the operations.
+            first: the first operation.
+            minutes: time limit.
+            earlier: results of earlier calls, which are continued.
+            save: called with the results after every run.
+        """
+        deadline = time.monotonic() + 60 * minutes
         scenario = SCENARIOS[name]
         reference = self._make_folder(scenario)
         injector = Injector(reference.path)
@@ -327,12 +359,16 @@ class Campaign:
         if ended.code:
             raise RuntimeError(f"the undisturbed sweep of {name} failed:\n{ended.output}")
         operations, expected = int(os.read(readable, 20)), reference.read_tables()
-        for kind in kinds:
-            result = Result(name, kind, operations)
-            for at in range(first, operations + 1, step):
-                self._run_with_fault(scenario, kind, at, expected, result)
-            yield result
+        found = {each.fault: each for each in earlier if each.scenario == name}
+        results = {kind: found.get(kind, Result(name, kind, operations)) for kind in kinds}
+        for at in spread(range(first, operations + 1, step)):
+            for kind, result in results.items():
+                if at not in result.done and time.monotonic() < deadline:
+                    self._run_with_fault(scenario, kind, at, expected, result)
+                    result.done.append(at)
+                    save([*results.values()])
         reference.remove()
+        return [*results.values()]
 
     def _run_with_fault(
         self, scenario: Scenario, kind: FaultKind, at: int, expected: Mapping[str, Counter[str]], result: Result
@@ -425,6 +461,12 @@ class _Folder:
         shutil.rmtree(self.local, ignore_errors=True)
 
 
+def spread(numbers: Sequence[int]) -> list[int]:
+    """Return the numbers in an order whose beginnings are spread evenly over all of them: every 1024th, 512th, ..., every one."""
+    steps = [2**power for power in range(10, -1, -1)]
+    return list(dict.fromkeys(numbers[index] for step in steps for index in range(0, len(numbers), step)))
+
+
 def _describe_end(ended: Ended) -> str:
     if ended.code < 0:
         return "killed"
@@ -485,9 +527,21 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=get_args(FaultKind), default=list(get_args(FaultKind)))
     parser.add_argument("--step", type=int, default=1, help="distance of the operations with a fault")
     parser.add_argument("--first", type=int, default=1, help="first operation with a fault")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="time limit of each scenario")
+    parser.add_argument("--json", type=Path, help="file for the results, which a further call continues")
     options = parser.parse_args()
-    results: list[Result] = []
+    results: dict[tuple[str, str], Result] = {}
+    if options.json is not None and options.json.exists():
+        earlier = [Result.from_plain(each) for each in json.loads(options.json.read_text())]
+        results = {(each.scenario, each.fault): each for each in earlier}
+
+    def save(found: Sequence[Result]) -> None:
+        results.update({(each.scenario, each.fault): each for each in found})
+        if options.json is not None:
+            text = json.dumps([vars(each) for each in results.values()], indent=1)
+            options.json.with_suffix(".new").write_text(text)
+            options.json.with_suffix(".new").replace(options.json)
+
     with tempfile.TemporaryDirectory(prefix="dirtune-faults-") as scratch, contextlib.ExitStack() as stack:
         # Secrets and trackers of the user's environment have no part in it
         stack.enter_context(mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}))
@@ -498,12 +552,18 @@ def main() -> None:
         )
         print(f"{columns}  how the runs with a fault ended")
         for name in options.scenarios:
-            for result in campaign.run(name, options.faults, step=options.step, first=options.first):
-                results.append(result)
+            found = campaign.run(
+                name,
+                options.faults,
+                step=options.step,
+                first=options.first,
+                minutes=options.minutes,
+                earlier=[*results.values()],
+                save=save,
+            )
+            for result in found:
                 show(result)
-                if options.json is not None:
-                    options.json.write_text(json.dumps([vars(each) for each in results], indent=1))
-    sys.exit(1 if any(each.failures for each in results) else 0)
+    sys.exit(1 if any(each.failures for each in results.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ schedule, batch, epochs, augmentation) are separate branches, because on AgeDB t
 method does.
 """
 
+import hashlib
 import json
 import operator
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from pydantic import Field, create_model, field_validator, model_serializer, mod
 from pydantic.fields import FieldInfo
 
 from dirtune import plugins
-from dirtune.frozen import Added, Frozen, hash_json, hash_text, to_canonical_json, to_identity
+from dirtune.frozen import Added, Frozen, hash_json, to_canonical_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term, get_head
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
 from dirtune.mixing import MIXING, Mixing
@@ -327,7 +328,15 @@ class TrialConfig(Frozen):
         identity = {"config": marked, "data": data_fingerprint, **self.identify_outside()}
         before, seed, after = to_canonical_json(identity).partition(f'"seed":{mark}')
         assert seed, "the seed is part of every identity"
-        return lambda seed: hash_text(f'{before}"seed":{seed}{after}')
+        # Its state is copied, so that the longer part of the text is hashed once
+        begun = hashlib.sha256(before.encode())
+
+        def make_trial_id(seed: int) -> str:
+            digest = begun.copy()
+            digest.update(f'"seed":{seed}{after}'.encode())
+            return digest.hexdigest()[:16]
+
+        return make_trial_id
 
     def identify_outside(self) -> dict[str, Any]:
         """Return hashes of what a run uses from outside of dirtune; empty, and so without effect on an id, for most runs."""

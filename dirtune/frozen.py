@@ -260,6 +260,11 @@ def find_annotations(model: type[BaseModel], path: str) -> list[Any]:
     return found
 
 
+def find_models(model: type[BaseModel], path: str) -> list[type[BaseModel]]:
+    """Return the models that a setting can be, with the members of its unions; empty for a value such as a number."""
+    return [found for annotation in find_annotations(model, path) for found in _list_models(annotation)]
+
+
 def _list_models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]

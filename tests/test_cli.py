@@ -156,9 +156,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (
         ["inspect", "digits", "--data", "@empty"],
-        [
-            "@empty: data set is not ingested (`dirtune ingest digits` does it if `dirtune list data` has the name, and for own data `dirtune ingest table --raw FILE --option name=digits --option label=COLUMN`), got 'digits'"
-        ],
+        ["@empty: data set is not ingested (`dirtune ingest digits` does it), got 'digits'"],
     ),
     (["plan", "quickstart", "--data", "@empty"], ["@empty: data set is not ingested"]),
     (["sweep", "quickstart", "--data", "@empty", "--results", "@nowhere"], ["@empty: data set is not ingested"]),

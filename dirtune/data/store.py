@@ -14,6 +14,7 @@ Trade-off: one extra read of the whole set at ingest buys a manifest that descri
 """
 
 import errno
+import importlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -147,10 +148,7 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
     """
     where = storage.path(f"{name}/{MANIFEST}")
     if not storage.exists(f"{name}/{MANIFEST}"):
-        rule = (
-            f"data set is not ingested (`dirtune ingest {name}` does it if `dirtune list data` has the name, and for own "
-            f"data `dirtune ingest table --raw FILE --option name={name} --option label=COLUMN`)"
-        )
+        rule = f"data set is not ingested ({_suggest_ingest(name)})"
         raise InputError(Fault(where=storage.path(), rule=rule, got=name, known=list_datasets(storage)))
     try:
         raw = parse_json_object(storage.read(f"{name}/{MANIFEST}"))
@@ -158,6 +156,13 @@ def read_manifest(storage: Storage, name: str) -> Manifest:
         rule = f"damaged manifest ({error}); ingest the data set again"
         raise InputError(Fault(where=where, rule=rule)) from None
     return read(Manifest, raw, where=where)
+
+
+def _suggest_ingest(name: str) -> str:
+    # By name, so that the library has no import of a data set
+    if name in importlib.import_module("dirtune.pipelines").PIPELINES:
+        return f"`dirtune ingest {name}` does it"
+    return f"own data: `dirtune ingest table --raw FILE --option name={name} --option label=COLUMN`; others: `dirtune list data`"
 
 
 def find_ingested(storage: Storage, name: str, request: str) -> Manifest | None:

@@ -4,6 +4,8 @@ Keys are texts as written, duplicate keys are refused, merge keys (`<<`) are mer
 of any content takes little time and memory: its size, its depth, and the values that its aliases repeat are limited.
 """
 
+import codecs
+import io
 import re
 from copy import deepcopy
 from functools import lru_cache
@@ -201,14 +203,16 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark, as shells on Windows write it.
 
     Raises:
         InputError: the file is missing or not text.
     """
     try:
+        content = path.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         # A byte order mark is no part of the text.
-        return path.read_text(encoding="utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-16" if is_utf16 else "utf-8-sig").read()
     except FileNotFoundError:
         raise InputError(Fault(where=str(path), rule="no such file")) from None
     except (OSError, UnicodeDecodeError) as error:

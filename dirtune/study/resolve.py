@@ -135,7 +135,7 @@ class ResolvedStudy:
 
     def get_split(self, seed: int) -> int:
         """Return the number of the split that a trial with this seed is trained on."""
-        return self.get_repetition(seed) if self.splits > 1 else 0
+        return get_repetition(seed) if self.splits > 1 else 0
 
     def count_trials(self, arm: Arm) -> int:
         """Return the number of trials planned for an arm."""
@@ -251,8 +251,10 @@ def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     faults += validate.find_claim_faults(study, where)
     # An invalid base is reported once, and the arms are still read, each with the faults of its own settings.
     own = {"objective": study.objective.model_dump(), "seed": study.seeds[0]}
-    _, base_faults = _read_config(study.base | own, {}, where, "base")
+    base, base_faults = _read_config(study.base | own, {}, where, "base")
     faults += base_faults
+    if base is not None:
+        faults += validate.find_idle_nulls(study, base, where)
     arms: list[Arm] = []
     for each in declared:
         key = f"arms.{each.name}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from dirtune.config import TrialConfig
 from dirtune.errors import Fault, InputError
-from dirtune.frozen import read, to_canonical_json
+from dirtune.frozen import find_models, read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
 from dirtune.randomness import SEED_LIMIT, SEEDS_PER_REPETITION
 from dirtune.results.statistics.margin import Margin
@@ -265,6 +265,33 @@ def find_preset_faults(study: Study, arms: Sequence[Arm], where: str) -> Iterato
     if keys and not any(arm.presets.has_script() for arm in arms):
         rule = "has no effect: no arm names a preset, or no official script on the data set was compared"
         yield Fault(where=where, key=keys[0], rule=rule, got="published")
+
+
+def find_idle_nulls(study: Study, base: TrialConfig, where: str) -> Iterator[Fault]:
+    """Find nulls in arms and parts for a term, or another group of settings, that neither base nor another part has.
+
+    YAML reads `conr:` without a value as null, which is an arm without the term.
+    """
+    plain = base.to_plain()
+    overlays = {f"{kind}.{name}": each for kind in ("arms", "parts") for name, each in getattr(study, kind).items()}
+    present = {path for part in study.parts.values() for path in _list_groups(part)}
+    for key, overlay in overlays.items():
+        # A preset may have the group.
+        if overlay.keys() & {"methods", "presets"}:
+            continue
+        for path, value in iter_leaves(overlay):
+            is_group = value is None and find_models(TrialConfig, path)
+            if is_group and get_leaf(plain, path) is None and path not in present:
+                rule = "null is an arm without it, as base is; write {} for its default settings"
+                yield Fault(where=where, key=f"{key}.{path}", rule=rule)
+
+
+def _list_groups(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths of all mappings in a tree."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield f"{prefix}{name}"
+            yield from _list_groups(value, f"{prefix}{name}.")
 
 
 def find_arm_faults(arms: Sequence[Arm], where: str) -> Iterator[Fault]:

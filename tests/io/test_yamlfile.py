@@ -41,6 +41,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_yaml(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_of_editors_and_shells_on_windows_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "w.yaml").write_bytes("name: größer\r\nseeds: [1]\r\n".encode(encoding))
+    assert read_yaml(tmp_path / "w.yaml") == {"name": "größer", "seeds": [1]}
+
+
 def test_a_binary_file_is_refused_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):

@@ -41,7 +41,7 @@ def _resolve(seed: int) -> str:
         assert parse_yaml(dump_yaml(raw), where="s") is not None
         study.to_plain()
         if len(study.arms) * len(study.possible_seeds) < 1000:
-            JobMaker(study=study, fingerprint="0").make_possible_jobs()
+            JobMaker(study=study, fingerprint="0").list_possible_trial_arms()
     except InputError as error:
         message = str(error)
     else:

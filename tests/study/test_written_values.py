@@ -84,6 +84,19 @@ def test_an_arm_with_nothing_behind_its_name_has_no_settings_of_its_own() -> Non
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "arms: {base: {}, a: {model: {projection_dim: 8}, terms: {conr: }}}",
+        "arms: {base: {}, a: {reweighting: {scheme: inverse, lds: }}}",
+        "parts: {a: {model: {projection_dim: 8}, terms: {conr: }}}\nderive: {add_one_in: [a]}",
+    ],
+)
+def test_a_term_with_nothing_behind_its_name_is_no_arm_without_it(text: str) -> None:
+    (fault,) = _faults(f"reference: base\nseeds: [0]\n{text}\n")
+    assert "null is an arm without it, as base is; write {} for its default settings" in fault
+
+
+@pytest.mark.parametrize(
     ("name", "rule"),
     [
         ("''", "a name must not be blank"),

@@ -220,7 +220,7 @@ def test_a_key_before_the_faults_tells_which_arm_they_belong_to(data_root: Path)
 
 def test_a_data_set_that_is_not_ingested_is_refused_with_those_that_are(data_root: Path, tmp_path: Path) -> None:
     (fault,) = faults_of({"data": {"name": "toi"}}, data_root, tmp_path)
-    assert "data set is not ingested (`dirtune ingest toi` does it if " in fault
+    assert "data set is not ingested (own data: `dirtune ingest table --raw FILE --option name=toi " in fault
     assert "got 'toi'; known: toy" in fault
     assert "did you mean 'toy'" in fault
 

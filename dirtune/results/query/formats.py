@@ -20,14 +20,17 @@ from dirtune.results.spreadsheets import defuse
 from dirtune.results.textgrid import as_markdown, as_text
 
 PARQUET = "parquet"
+# ASCII but the characters with which others are written
+_PLAIN = frozenset(map(chr, range(32, 127))) - {"\\", "'", '"'}
 SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": PARQUET, ".txt": "table"}
 
 
 def format_table(table: pa.Table, format: str = "table") -> str:
     """Return a table as text: `table` for a terminal, `markdown`, `csv`, or `json` (a list of objects).
 
-    Numbers are rounded to six digits in the first two only. Durations are seconds. Null is empty, and null in JSON, as is a
-    number that JSON cannot write. In CSV, an apostrophe precedes texts that spreadsheets would run as formulas.
+    Numbers are rounded to six digits in the first two only. Durations are seconds, and bytes are written as DuckDB does. Null is
+    empty, and null in JSON, as is NaN; infinite numbers, which JSON cannot write, are the texts "inf" and "-inf" there. In CSV, an
+    apostrophe precedes texts that spreadsheets would run as formulas.
 
     Raises:
         InputError: unknown format, or Parquet, which is not text.
@@ -73,7 +76,7 @@ def _to_python(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _to_number(value: Any) -> Any:
-    """Return sums of integers and decimals as numbers, and durations as seconds, also in lists; other values as they are."""
+    """Return sums and decimals as numbers, durations as seconds, bytes as text, also in lists; other values as they are."""
     if isinstance(value, list | tuple):
         return [_to_number(each) for each in value]
     if isinstance(value, dict):
@@ -82,6 +85,8 @@ def _to_number(value: Any) -> Any:
         # Sums of integers are decimals without a fraction, which may have more digits than a float.
         exponent = value.as_tuple().exponent
         return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
+    if isinstance(value, bytes):
+        return "".join(chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02X}" for byte in value)
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
@@ -99,8 +104,10 @@ def _as_json(names: list[str], rows: list[list[Any]]) -> str:
             return [to_plain(each) for each in value]
         if isinstance(value, dict):
             return {str(name): to_plain(each) for name, each in value.items()}
-        # JSON has no NaN and no infinity.
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+        # JSON has no NaN and no infinity. An undefined number is null; an infinite one is not.
+        if not isinstance(value, float) or math.isfinite(value):
+            return value
+        return None if math.isnan(value) else str(value)
 
     objects = [{name: to_plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
     return json.dumps(objects, indent=1, default=str, allow_nan=False)

@@ -28,7 +28,7 @@ def remove_unselected_models(folder: Storage, maker: JobMaker, trials: Collectio
     if not unselected:
         return
     # A fixed arm may have the configuration of a search's trial.
-    planned = {job.trial_id for job in maker.make_possible_jobs()}
+    planned = maker.list_possible_trial_arms().keys()
     kept.remove_models(folder, sorted(unselected.intersection(folder.list_folders(kept.MODELS)) - planned))
 
 

@@ -177,7 +177,10 @@ class _Comparison:
     def find_reuse(self) -> Reuse:
         self._check_identity()
         storage, study = self.folder.storage, self.folder.study
-        trials = records.read_recorded_trials(storage)
+        trials, orphans = records.read_recorded_trials(storage), records.list_orphans(storage)
+        if not trials and not orphans:
+            # Every study has a trial; a large one takes a second to list them
+            return Reuse(frozenset(), frozenset(), frozenset(), is_complete=False)
         unchanged = self.unchanged_searches
         maker = jobs.JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
         searches = study.searches
@@ -189,8 +192,8 @@ class _Comparison:
             for job in maker.make_evaluation_jobs(search, selected.settings) if selected else ():
                 arms_by_trial.setdefault(job.trial_id, set()).add(job.arm)
         needed = set(arms_by_trial)
-        possible = maker.make_possible_jobs()
-        arms_by_trial |= {job.trial_id: {job.arm} for job in possible}
+        possible = maker.list_possible_trial_arms()
+        arms_by_trial |= {trial_id: {arm} for trial_id, arm in possible.items()}
         # Arms that will use the selection of a search whose budget is not spent yet, by the number of the search
         undecided = {
             (arm, search.repeat)
@@ -213,10 +216,10 @@ class _Comparison:
 
         recorded = frozenset(each.trial_id for each in trials)
         kept = frozenset(each.trial_id for each in trials if is_planned(each))
-        restored = frozenset(records.list_orphans(storage) & arms_by_trial.keys())
+        restored = frozenset(orphans & arms_by_trial.keys())
         rule = make_sequential_rule(self.folder.to_info())
-        due = possible if rule is None else maker.make_jobs(list_due_seeds(rule, read_values(storage, rule)))
-        needed |= {job.trial_id for job in due}
+        due = possible if rule is None else maker.list_trial_arms(list_due_seeds(rule, read_values(storage, rule)))
+        needed |= due.keys()
         has_spent_budgets = all(
             len(records.select_search_trials(unchanged_trials, search, study)) >= study.get_budget(search.arm)
             for search in searches

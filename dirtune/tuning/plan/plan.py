@@ -131,8 +131,8 @@ def plan(
     arms = dict(zip(rows["trial_id"].to_pylist(), rows["arm"].to_pylist(), strict=True))
     # A study can have a hundred thousand jobs, of which only restored ones are looked up.
     if not reuse.trial_ids <= arms.keys():
-        jobs = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint).make_possible_jobs()
-        arms = {job.trial_id: job.arm for job in jobs} | arms
+        maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint)
+        arms = maker.list_possible_trial_arms() | arms
     # A restored trial of an earlier selection has no arm here: it is planned only if the search selects it again.
     reused = [arms[trial] for trial in reuse.trial_ids if trial in arms]
     left = runtime.count_missing_trials(folder.study, reused)

@@ -25,7 +25,7 @@ def test_csv_has_every_digit_and_nothing_for_null() -> None:
     assert rows == [["arm", "value", "n"], ["a|b", repr(1 / 3), "1"], ["", "nan", ""]]
 
 
-def test_json_is_valid_and_has_null_for_what_it_cannot_write() -> None:
+def test_json_is_valid_and_has_null_for_undefined_numbers() -> None:
     assert json.loads(format_table(MIXED, "json")) == [
         {"arm": "a|b", "value": 1 / 3, "n": 1},
         {"arm": None, "value": None, "n": None},
@@ -105,8 +105,20 @@ def test_values_inside_of_others_are_written_as_those_alone() -> None:
     nested = pa.table(
         {"l": [[1.0, math.inf]], "s": [{"x": Decimal("1.10")}], "m": pa.array([[("a", Decimal(3))]], pairs)}
     )
-    assert json.loads(format_table(nested, "json")) == [{"l": [1.0, None], "s": {"x": 1.1}, "m": [["a", 3]]}]
+    assert json.loads(format_table(nested, "json")) == [{"l": [1.0, "inf"], "s": {"x": 1.1}, "m": [["a", 3]]}]
     assert "Decimal" not in format_table(nested, "csv")
+
+
+def test_infinite_numbers_are_not_null_in_json() -> None:
+    numbers = pa.table({"x": [math.nan, math.inf, -math.inf, None, 1.5]})
+    found = [row["x"] for row in json.loads(format_table(numbers, "json"))]
+    assert found == [None, "inf", "-inf", None, 1.5]
+
+
+def test_bytes_are_written_as_duckdb_shows_them() -> None:
+    content = pa.table({"b": [b"\x00ab\\"]})
+    assert json.loads(format_table(content, "json")) == [{"b": r"\x00ab\x5C"}]
+    assert format_table(content, "csv") == "b\n" + r"\x00ab\x5C"
 
 
 def test_times_that_python_cannot_hold_are_texts() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from dirtune.nested import get_leaf
 from dirtune.study.resolve import ArmSearchPlan, resolve
 from dirtune.tuning.folder.jobs import JobMaker, select_settings
@@ -53,3 +55,15 @@ def test_a_transfer_variant_uses_the_shared_settings_and_keeps_its_own() -> None
     (_, job, *_) = found.make_evaluation_jobs(get_search(found, "conr"), {OMEGA: 2.5, BETA: 0.5})
     own = get_leaf(wide.config.to_plain(), BETA)
     assert get_leaf(job.config.to_plain(), BETA) == own != 0.5
+
+
+@pytest.mark.parametrize("changes", [{}, {"splits": 2}, {"sequential": {"most_seeds": 4}}])
+def test_ids_of_trials_are_listed_without_their_jobs(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {**STUDY, "space": {}, "search": {}, "arms": {"vanilla": {}, "conr": {"terms": {"conr": {}}}}, **changes}
+    maker = JobMaker(study=resolve(raw, where="test"), fingerprint="f")
+    arms = [arm.name for arm in maker.study.fixed_arms]
+    jobs = maker.make_jobs(dict.fromkeys(arms, maker.study.possible_seeds))
+    expected = {job.config.compute_trial_id("f"): job.arm for job in jobs}
+    monkeypatch.setattr(JobMaker, "make_job", None)
+    assert maker.list_possible_trial_arms() == expected
+    assert len(expected) == 4 * (2 if changes else 1)

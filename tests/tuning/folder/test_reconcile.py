@@ -13,7 +13,9 @@ from dirtune.errors import InputError
 from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.records.parquetfile import encode_table, read_files
+from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.folder.layout import STUDY_YAML
+from dirtune.tuning.folder.records import TrialOutcome
 from tests.tuning.plan.test_checks import MANIFEST
 from tests.tuning.simulated_sweep import SimulatedSweep
 
@@ -87,3 +89,19 @@ def test_a_resumed_sweep_never_changes_the_study(tmp_path: Path) -> None:
     plain = read_json_object(found.folder, "study.json")
     found.folder.write("study.json", json.dumps({key: plain[key] for key in plain if key != "study_yaml"}).encode())
     changed.check_text()
+
+
+def test_a_plan_of_many_trials_makes_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = {
+        "reference": "vanilla omega=1",
+        "axes": {"terms.conr.omega": list(range(1, 41))},
+        "space": {},
+        "search": {},
+    }
+    arms = {"vanilla": {"terms": {"conr": {}}}, "wide": {"terms": {"conr": {}}, "model": {"projection_dim": 8}}}
+    found = SimulatedSweep(tmp_path, lambda config: TrialOutcome(status="complete", objective=1.0))
+    found.sweep(arms=arms, seeds=[0], **levels)
+    monkeypatch.setattr(JobMaker, "make_job", None)
+    reuse = found.find_reuse(arms=arms, seeds=[*range(200)], **levels)
+    assert (len(reuse.kept), reuse.is_complete) == (80, False)
+    assert found.find_reuse(arms=arms, seeds=[0], **levels).is_complete

@@ -35,9 +35,16 @@ _ESCAPES = {
     "[": "{[}",
     "]": "{]}",
     "±": r"$\pm$",
-    "²": r"$^2$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\to$",
+    "\u2212": "$-$",
+    "\u2013": "{--}",
+    "\u2014": "{---}",
     "\n": " ",
 }
+_SCRIPTS = {"<sub>": "_", "<super>": "^"}
+"""Commands of raised and lowered characters, by the tag of their Unicode decomposition."""
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
@@ -85,8 +92,14 @@ def escape(text: str) -> str:
         name = unicodedata.name(character, "").split()
         # pdfTeX has no Greek letters in its text fonts; omicron has no command of its own.
         is_greek = name[:3] == ["GREEK", "SMALL", "LETTER"] and len(name) == 4 and name[3] != "OMICRON"
-        if character in _ESCAPES:
+        tag, _, plain = unicodedata.decomposition(character).partition(" ")
+        if character == "-" and parts and parts[-1].endswith("-"):
+            # Two hyphens would become a dash.
+            parts.append("{}-")
+        elif character in _ESCAPES:
             parts.append(_ESCAPES[character])
+        elif tag in _SCRIPTS and plain < "0080" and " " not in plain:
+            parts.append(f"${_SCRIPTS[tag]}{chr(int(plain, 16))}$")
         elif is_greek:
             parts.append(rf"$\{'lambda' if name[3] == 'LAMDA' else name[3].lower()}$")
         elif ord(character) <= LAST_LATIN:
@@ -94,8 +107,7 @@ def escape(text: str) -> str:
         else:
             # A letter that the fonts lack would stop the run.
             parts.append(f"(U+{ord(character):04X})")
-    # Two hyphens would become a dash.
-    return _MINUS.sub("$-$", "".join(parts)).replace("--", "-{}-")
+    return _MINUS.sub("$-$", "".join(parts))
 
 
 def _make_group_lines(grid: Grid) -> list[str]:
