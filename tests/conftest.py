@@ -17,7 +17,7 @@ import torch
 torch.set_num_threads(1)
 # A shell that starts the tests in the background lets them and their subprocesses ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# What is imported stays: collections in between would visit it again and again. Afterwards `pytest_collection_finish` exempts it.
+# What is imported stays: until `pytest_collection_finish` exempts it, every collection would visit it.
 gc.disable()
 # No test cuts the power, and thousands of small files are written: each would wait for the disk.
 os.fsync = lambda descriptor: None
@@ -44,8 +44,17 @@ def ray_session() -> Iterator[None]:
     """Start one local Ray with two CPUs for the whole test session."""
     import ray
 
+    # Ray would end a worker that is idle for a second, and start another one for the next test, which takes longer.
+    system = {"enable_metrics_collection": False, "num_workers_soft_limit": 8}
     # Without "local" Ray would connect to a cluster that runs on this machine.
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _system_config=system,
+    )
     yield
     ray.shutdown()
 
