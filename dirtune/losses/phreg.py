@@ -114,16 +114,17 @@ def compare_trees(
     if len(drawn) < 2:
         return (embeddings * 0.0).sum()
     features, labels = _scale(embeddings, labels, drawn, variant)
-    distances, gaps = pairs.euclidean_matrix(features), pairs.distance_matrix(labels)
-    seen = distances.detach()
+    distances, gaps = pairs.euclidean_matrix(features.detach()), pairs.distance_matrix(labels)
 
     def measure(newest: Tensor) -> tuple[Tensor, Tensor]:
-        lengths = torch.stack([gaps[newest[0]], *([seen[newest[1]]] if both else [])])
-        return lengths, torch.stack([seen[newest[0]], *([gaps[newest[1]]] if both else [])])
+        lengths = torch.stack([gaps[newest[0]], *([distances[newest[1]]] if both else [])])
+        return lengths, torch.stack([distances[newest[0]], *([gaps[newest[1]]] if both else [])])
 
     members = torch.ones(1 + both, len(drawn), dtype=torch.bool, device=labels.device)
     edges, _ = grow_trees(measure, members, ties=ties)
-    apart = (gaps - distances)[edges[..., 0], edges[..., 1]]
+    first, last = edges.unbind(dim=-1)
+    # Of the edges alone, because the gradient of all pairs would take as many numbers as rows for each pair.
+    apart = gaps[first, last] - _measure_lengths(features[first], features[last])
     return apart.square().mean(dim=1).sum()
 
 
@@ -146,19 +147,23 @@ def compare_dimensions(
     # Shorter subsets are filled up with their first row, which is then no member.
     rows = nn.utils.rnn.pad_sequence(list(subsets), batch_first=True)
     members = torch.arange(rows.shape[1], device=labels.device) < counts[:, None]
-    points = embeddings[rows], labels[rows].flatten(2) if labels.ndim > 1 else labels[rows][..., None]
-    distances, gaps = (torch.cdist(each, each, compute_mode="donot_use_mm_for_euclid_dist") for each in points)
-    seen, trees = distances.detach(), torch.arange(len(rows), device=labels.device)
+    features, of_rows = embeddings[rows], labels[rows].flatten(2) if labels.ndim > 1 else labels[rows][..., None]
+    distances, gaps = (
+        torch.cdist(each, each, compute_mode="donot_use_mm_for_euclid_dist") for each in (features.detach(), of_rows)
+    )
+    trees = torch.arange(len(rows), device=labels.device)
 
     def measure(newest: Tensor) -> tuple[Tensor, Tensor]:
         of_features, of_labels = newest.chunk(2)
-        lengths = torch.cat([seen[trees, of_features], gaps[trees, of_labels]])
-        return lengths, torch.cat([gaps[trees, of_features], seen[trees, of_labels]])
+        lengths = torch.cat([distances[trees, of_features], gaps[trees, of_labels]])
+        return lengths, torch.cat([gaps[trees, of_features], distances[trees, of_labels]])
 
     edges, there = grow_trees(measure, members.repeat(2, 1), ties=ties)
     lengths, label_lengths = (
-        torch.where(there[part], matrix[trees[:, None], edges[part, :, 0], edges[part, :, 1]], 0.0).sum(dim=1)
-        for matrix, part in ((distances, slice(None, len(rows))), (gaps, slice(len(rows), None)))
+        torch.where(is_edge, _measure_lengths(*(points[trees[:, None], end] for end in ends.unbind(dim=-1))), 0.0).sum(
+            dim=1
+        )
+        for points, ends, is_edge in zip((features, of_rows), edges.chunk(2), there.chunk(2), strict=True)
     )
     usable = (lengths.detach() > 0) & ((label_lengths > 0) | signed)
     logs = torch.where(usable, lengths, 1.0).log()
@@ -213,6 +218,14 @@ def grow_trees(
         nearest = torch.where(closer, newest[:, None], nearest)
         best, second = torch.where(closer, length, best), torch.where(closer, other, second)
     return torch.stack(edges, dim=1), torch.stack(there, dim=1)
+
+
+def _measure_lengths(
+    first: Float[Tensor, "trees edges dim"], last: Float[Tensor, "trees edges dim"]
+) -> Float[Tensor, "trees edges"]:
+    """Return the lengths of edges; 0, with gradient 0, between equal rows."""
+    lengths: Tensor = torch.linalg.vector_norm(first - last, dim=-1)
+    return lengths
 
 
 def _scale(

@@ -120,7 +120,8 @@ class _Sinkhorn(torch.autograd.Function):
             # The host waits for the device in every tenth iteration.
             if iteration % _CHECKED_EVERY == 0:
                 marginals = (torch.logsumexp(logits + log_rows[-1][:, None], dim=0) + log_columns[-1]).exp()
-                if float(torch.linalg.vector_norm(marginals - math.exp(log_share))) < _STOP:
+                # Not `< _STOP`: of NaN, no iteration makes numbers.
+                if not float(torch.linalg.vector_norm(marginals - math.exp(log_share))) >= _STOP:
                     break
         ctx.save_for_backward(logits, torch.stack(log_rows), torch.stack(log_columns))
         return log_rows[-1], log_columns[-1]

@@ -32,8 +32,8 @@ from dirtune.models.heads import Head, HeadLabels, Outputs
 Vote = Literal["minvar", "avg", "avgvar"]
 
 _MIN_SCALE = 1e-10
-# Rows of the kernel density's table at once
-_DENSITY_ROWS = 1024
+# Entries of the kernel density's table at once
+_DENSITY_ENTRIES = 1 << 22
 
 
 class UVOTE(Frozen):
@@ -217,7 +217,7 @@ def compute_kernel_density(labels: Float[Tensor, " samples"], bandwidth: float) 
     factor = 1 / (bandwidth * math.sqrt(2 * math.pi) * len(labels))
     parts = [
         (-0.5 * ((block[:, None] - distinct) / bandwidth) ** 2).exp() @ counts.to(labels)
-        for block in distinct.split(_DENSITY_ROWS)
+        for block in distinct.split(max(_DENSITY_ENTRIES // len(distinct), 1))
     ]
     return factor * torch.cat(parts)[inverse]
 
