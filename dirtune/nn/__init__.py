@@ -2,8 +2,9 @@
 
     loss = L1()(predictions, labels, weights) + 4 * ConR(omega=1.0)(embeddings, labels, predictions=predictions)
 
-Every loss and term of dirtune, with the settings of studies as keywords (`dirtune list terms conr` explains them). No Ray is
-imported. Plain PyTorch and Lightning loops: `docs/losses.md`.
+The losses and terms of dirtune, with the settings of studies as keywords (`dirtune list terms conr` explains them), but for losses of
+a head with several outputs, and the terms PRIME and SRL, which are made for a model. No Ray is imported. Plain PyTorch and Lightning
+loops: `docs/losses.md`.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from dirtune.nn.modules import (
     BMC,
     BNI,
+    CCC,
     GAI,
     L1,
     MSE,
@@ -18,15 +20,20 @@ from dirtune.nn.modules import (
     ACConR,
     AdaSupCon,
     ConR,
+    DistLoss,
     FocalL1,
     FocalMSE,
+    GroupRnC,
     Huber,
     LossModule,
     MultiSimilarity,
     OrdinalEntropy,
+    PHReg,
     RankSim,
     RnC,
+    ROTReg,
     SupCon,
+    SupReMix,
     TermModule,
     Tukey,
 )
@@ -40,6 +47,7 @@ _METRICS = ("RegionMetric", "RegionMetrics")
 __all__ = [
     "BMC",
     "BNI",
+    "CCC",
     "FDS",
     "GAI",
     "L1",
@@ -49,18 +57,23 @@ __all__ = [
     "ACConR",
     "AdaSupCon",
     "ConR",
+    "DistLoss",
     "FocalL1",
     "FocalMSE",
+    "GroupRnC",
     "Huber",
     "LabelBins",
     "LossModule",
     "MultiSimilarity",
     "OrdinalEntropy",
+    "PHReg",
+    "ROTReg",
     "RankSim",
     "RegionMetric",
     "RegionMetrics",
     "RnC",
     "SupCon",
+    "SupReMix",
     "TermModule",
     "Tukey",
     "weights",

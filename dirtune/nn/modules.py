@@ -15,14 +15,20 @@ from dirtune.losses import (
     acconr,
     adasupcon,
     balanced_mse,
+    ccc,
     conr,
+    dist_loss,
     focal,
+    group_dir,
     multi_similarity,
     ordinal_entropy,
+    phreg,
     pointwise,
     ranksim,
     rnc,
+    rotreg,
     supcon,
+    supremix,
     tukey,
 )
 from dirtune.models.regressor import normalize_rows
@@ -33,6 +39,18 @@ _HINTS = {
     "label_range": "create it with `label_range=...`, the width of the labels' range, or with `bins=LabelBins.from_labels(...)`",
     "samples": "pass `samples=...`, the position of each row in the training set",
 }
+
+
+class _NoSizes(dict[str, int]):
+    """Sizes of a model's vectors, which a module does not know."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def __missing__(self, kind: str) -> int:
+        rule = "reads the size of a model's vectors, which a module does not know; use it in a study"
+        raise InputError(Fault(where=self.where, rule=rule))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +90,8 @@ class TermModule(nn.Module):
         self.term, self.bins = term, bins
         self.label_range = bins.spec.label_range if label_range is None and bins is not None else label_range
         self.fitted = _fit(term, training_labels, bins)
+        self.calls = 0
+        """Number of calls, of which random draws of the term depend."""
 
     @property
     def weight(self) -> float:
@@ -122,6 +142,7 @@ class TermModule(nn.Module):
             "samples": samples is None and is_individual,
         }
         reads = getattr(self.term, "reads", "representation")
+        self.calls += 1
         inputs = _CallInputs(
             representations=embeddings if reads == "embedding" else normalize_rows(embeddings),
             labels=labels if labels.is_floating_point() else labels.to(embeddings.dtype),
@@ -131,6 +152,7 @@ class TermModule(nn.Module):
             samples=torch.arange(rows, device=embeddings.device) % (rows // num_views) if samples is None else samples,
             num_views=num_views,
             label_range=0.0 if self.label_range is None else self.label_range,
+            draw_seed=self.calls,
             term=where,
             missing=frozenset(name for name, is_missing in missing.items() if is_missing),
         )
@@ -198,7 +220,8 @@ def _fit(part: Any, labels: Tensor | None, bins: LabelBins | None) -> nn.Module 
     labels = torch.as_tensor(labels)
     labels = labels if labels.is_floating_point() else labels.float()
     bins = bins or LabelBins.from_labels(to_numbers(labels))
-    return part.fit(TrainingLabels(labels=labels, label_bins=bins.find_bins(labels), spec=bins.spec))
+    sizes = _NoSizes(type(part).__name__)
+    return part.fit(TrainingLabels(labels=labels, label_bins=bins.find_bins(labels), spec=bins.spec, dims=sizes))
 
 
 def _make_term(settings: type[Any]) -> type[TermModule]:
@@ -245,14 +268,20 @@ ACCon = _make_term(accon.ACCon)
 ACConR = _make_term(acconr.ACConR)
 AdaSupCon = _make_term(adasupcon.AdaSupCon)
 ConR = _make_term(conr.ConR)
+GroupRnC = _make_term(group_dir.GroupRnC)
 MultiSimilarity = _make_term(multi_similarity.MultiSimilarity)
 OrdinalEntropy = _make_term(ordinal_entropy.OrdinalEntropy)
+PHReg = _make_term(phreg.PHReg)
 RankSim = _make_term(ranksim.RankSim)
 RnC = _make_term(rnc.RnC)
+ROTReg = _make_term(rotreg.ROTReg)
 SupCon = _make_term(supcon.SupCon)
+SupReMix = _make_term(supremix.SupReMix)
 
 BMC = _make_loss(balanced_mse.BMC)
 BNI = _make_loss(balanced_mse.BNI)
+CCC = _make_loss(ccc.CCC)
+DistLoss = _make_loss(dist_loss.DistLoss)
 FocalL1 = _make_loss(focal.FocalL1)
 FocalMSE = _make_loss(focal.FocalMSE)
 GAI = _make_loss(balanced_mse.GAI)

@@ -18,8 +18,11 @@ from dirtune.losses.balanced_mse import bmc
 from dirtune.reweighting.density import label_bins
 from dirtune.reweighting.lds import make_kernel_window
 
-TERM_NAMES = ["ACCon", "ACConR", "AdaSupCon", "ConR", "MultiSimilarity", "OrdinalEntropy", "RankSim", "RnC", "SupCon"]
-LOSS_NAMES = ["BMC", "BNI", "FocalL1", "FocalMSE", "GAI", "Huber", "L1", "MSE", "Tukey"]
+TERM_NAMES = (
+    *("ACCon", "ACConR", "AdaSupCon", "ConR", "GroupRnC", "MultiSimilarity", "OrdinalEntropy", "PHReg", "ROTReg"),
+    *("RankSim", "RnC", "SupCon", "SupReMix"),
+)
+LOSS_NAMES = ("BMC", "BNI", "CCC", "DistLoss", "FocalL1", "FocalMSE", "GAI", "Huber", "L1", "MSE", "Tukey")
 
 
 def batch(rows: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -31,7 +34,9 @@ def batch(rows: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_every_loss_and_term_has_a_module() -> None:
     built_in = {part.__name__ for registry in (TERMS, LOSSES) for part in registry.values()}
-    assert built_in <= {*TERM_NAMES, *LOSS_NAMES} | {name for name in built_in if not hasattr(nn, name)}
+    # Losses of heads, and terms that are made for a model
+    of_models = {each.__name__ for each in LOSSES.values() if hasattr(each, "build_head")} | {"PRIME", "SRL"}
+    assert built_in - of_models == {*TERM_NAMES, *LOSS_NAMES}
     assert [name for name in (*TERM_NAMES, *LOSS_NAMES) if not hasattr(nn, name) or name not in nn.__all__] == []
 
 
@@ -69,6 +74,8 @@ def test_terms_are_finite_and_train_the_embeddings_whatever_their_length(name: s
     assert torch.isfinite(value)
     assert torch.isfinite(leaf.grad).all()
     assert leaf.grad.abs().sum() > 0
+    # With the random draws of the first call
+    term.calls = 0
     if getattr(term.term, "reads", "representation") == "representation":
         assert float(term(7 * embeddings, labels, predictions=predictions)) == pytest.approx(float(value), rel=1e-5)
 
@@ -105,6 +112,7 @@ def test_a_fitted_loss_has_its_parameters_and_learns_without_training_labels_whe
             lambda e, y: nn.ConR(temperature="individual", training_labels=y)(e, y, predictions=y),
             r"ConR: the term reads samples: pass `samples=...`",
         ),
+        (lambda e, y: nn.TermModule(TERMS["srl"](), training_labels=y), r"SRL: reads the size of a model's vectors"),
         (lambda e, y: nn.ConR(omga=1), r"ConR: omga: unknown key.*did you mean 'omega'"),
         (lambda e, y: nn.ConR(omega=-1.0), r"ConR: omega: "),
         (lambda e, y: nn.SupCon()(e, y[:4]), r"SupCon: labels: must have 8 rows, as the embeddings, got 4"),
