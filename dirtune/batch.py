@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,15 @@ from dirtune.manifest import LabelSpec
 
 Inputs = dict[str, Tensor]
 """One view of a batch: tensors by column name, first dimension = batch."""
+
+
+class Mixture(NamedTuple):
+    """Partners of rows with which their embeddings are combined; a tuple, for distributed wrappers."""
+
+    partners: Inputs
+    """Inputs of the partners, one for each row."""
+    shares: Float[Tensor, " rows"]
+    """Share of the row itself, in [0, 1]; its partner has the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,10 @@ class Batch:
     """True for the last micro-batch of a step, after which the optimizer steps."""
     counts: tuple[int, ...] | None = None
     """Samples of the micro-batch on each rank; None if they are unknown."""
+    partner_views: tuple[Inputs, ...] = ()
+    """Views of the samples' partners, if embeddings are mixed (`dirtune.mixing`)."""
+    own_shares: Float[Tensor, " batch"] | None = None
+    """Share of each sample itself in such a mixture."""
     draw_seed: int = 0
     """Seed of random draws in losses and terms: of the trial, the pass and the micro-batch, and equal on all ranks."""
 

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from dirtune import plugins
 from dirtune.frozen import Added, Frozen, hash_json, to_canonical_json, to_identity
 from dirtune.losses import LOSSES, TERMS, RegressionLoss, Term, get_head
-from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, REGIONS
+from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, REGIONS, check_directed
 from dirtune.mixing import MIXING, Mixing
 from dirtune.models.encoders import ENCODERS
 from dirtune.models.regressor import ModelSpec, make_encoder_union
@@ -61,7 +61,10 @@ class DataConfig(Frozen):
 
 
 class Objective(Frozen):
-    """Validation metric that selects the epoch of a trial and the configuration of an arm."""
+    """Validation metric that selects the epoch of a trial and the configuration of an arm.
+
+    Those of a predicted deviation (nll, crps, uce) are for studies of which every arm has a loss that predicts one.
+    """
 
     metric: str = "mae"
     region: str = "all"
@@ -69,9 +72,7 @@ class Objective(Frozen):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, metric: str) -> str:
-        if metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
-            raise ValueError(f"must be one of {', '.join(sorted(known))}")
-        return metric
+        return check_directed(metric)
 
     @field_validator("region")
     @classmethod

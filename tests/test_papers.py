@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,12 @@ def test_every_source_of_a_vector_belongs_to_a_paper(script: dict[str, Any]) -> 
     vectors = json.loads((FOLDER / "training" / "index.json").read_text(encoding="utf-8"))
     sources = {source for paper in script["PAPERS"] for source in paper.sources}
     assert {entry["source"][0] for entry in vectors.values()} <= sources
+
+
+def test_every_vector_of_a_newest_method_is_in_the_table_and_read_by_a_test(script: dict[str, Any]) -> None:
+    newest = json.loads((FOLDER / "newest" / "index.json").read_text(encoding="utf-8"))
+    assert {name.partition("_")[0] for name in newest} == script["METHODS"].keys()
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    prefixes = {prefix for source in sources for prefix in re.findall(r'list_newest\("(\w+)"\)', source)}
+    unread = {name for name in newest if not any(name.startswith(f"{prefix}_") for prefix in prefixes)}
+    assert [name for name in sorted(unread) if "exception" not in newest[name]] == []

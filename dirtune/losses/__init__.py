@@ -38,6 +38,7 @@ from dirtune.losses import (
     supremix,
     tukey,
     uvote,
+    vir,
 )
 from dirtune.models.heads import Head, HeadLabels
 from dirtune.registry import Registry
@@ -63,6 +64,7 @@ LOSSES = Registry(
         "mse": pointwise.MSE,
         "tukey": tukey.Tukey,
         "uvote": uvote.UVOTE,
+        "vir_head": vir.VIRHead,
     },
 )
 TERMS = Registry(

@@ -28,7 +28,7 @@ class Needs:
     def find_label_faults(self, label: LabelSpec) -> Iterator[str]:
         """Yield a rule, and what would do, for each condition that the label of a data set does not meet."""
         if self.scalar_labels and label.dense is not None:
-            yield "is not defined for per-pixel labels; the losses l1 and mse and the term conr are"
+            yield "is not defined for per-pixel labels; the losses l1, mse, gai and bni and the term conr are"
         elif self.scalar_labels and label.components:
             dims = len(label.components)
             yield f"is made for labels of one dimension, not {dims}; the losses l1 and mse and the term conr take any number"

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from dirtune.metrics.extra import EXTRA_METRICS
+from dirtune.metrics.formulas import METRICS
 from dirtune.metrics.regions import REGIONS, RegionMetric
 from dirtune.metrics.sums import Array
 
@@ -94,6 +96,9 @@ def get_quantile(distribution: str) -> float:
     return _LAPLACE_QUANTILE if distribution == "laplace" else _NORMAL_QUANTILE
 
 
+UNDIRECTED_METRICS = ("coverage_90", "width_90")
+"""Metrics that are better neither high nor low: coverage should be 0.9, and a width is good only with its coverage."""
+
 DEVIATION_METRICS: Mapping[str, Callable[[Array, Array, str], float]] = {
     "coverage_90": coverage_90,
     "crps": crps,
@@ -101,3 +106,17 @@ DEVIATION_METRICS: Mapping[str, Callable[[Array, Array, str], float]] = {
     "uce": uce,
     "width_90": width_90,
 }
+
+
+def check_directed(metric: str) -> str:
+    """Return a metric by which trials can be selected and arms compared.
+
+    Raises:
+        ValueError: it is unknown, or neither more nor less of it is better.
+    """
+    if metric in UNDIRECTED_METRICS:
+        raise ValueError("is better neither high nor low, so that nothing can be selected by it; use crps or nll")
+    known = METRICS.keys() | EXTRA_METRICS.keys() | DEVIATION_METRICS.keys() - {*UNDIRECTED_METRICS}
+    if metric not in known:
+        raise ValueError(f"must be one of {', '.join(sorted(known))}")
+    return metric

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dirtune.batch import Inputs
+from dirtune.batch import Inputs, Mixture
 from dirtune.models.regressor import Regressor, RegressorOutput, normalize_rows
 
 PREDICTOR_SIZE = 5
@@ -22,14 +22,21 @@ PREDICTOR_SIZE = 5
 class DenseRegressor(Regressor):
     """Encoder, feature smoothing (or none) and convolutional predictor, without projection."""
 
-    def forward(self, inputs: Inputs, label_bins: Int[Tensor, "batch height width"] | None = None) -> RegressorOutput:
+    def forward(
+        self,
+        inputs: Inputs,
+        label_bins: Int[Tensor, "batch height width"] | None = None,
+        mixture: Mixture | None = None,
+    ) -> RegressorOutput:
         """Return embeddings `(batch, dim, h, w)`, representations `(batch, dim)` and predictions `(batch, h, w)`.
 
         Args:
             inputs: one view, or several stacked.
             label_bins: bins of the per-pixel labels, for feature smoothing in training; a bin below zero leaves its
                 pixel unsmoothed.
+            mixture: None; per-pixel labels are not mixed.
         """
+        assert mixture is None
         embeddings = read = self.encoder(inputs)
         if self.smoothing is not None and label_bins is not None:
             read = self.smoothing(embeddings, downsample_nearest(label_bins, embeddings))

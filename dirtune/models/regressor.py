@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from dirtune.batch import Inputs
+from dirtune.batch import Inputs, Mixture
 from dirtune.frozen import Added, Frozen
 from dirtune.losses.pairs import to_at_least_float32
 from dirtune.manifest import LabelTransform
@@ -161,15 +161,21 @@ class Regressor(nn.Module):
             representation = self.spec.projection_heads * (self.spec.projection_dim or 0)
         return {"embedding": embedding, "direction": embedding, "representation": representation}
 
-    def forward(self, inputs: Inputs, label_bins: Int[Tensor, " batch"] | None = None) -> RegressorOutput:
+    def forward(
+        self, inputs: Inputs, label_bins: Int[Tensor, " batch"] | None = None, mixture: Mixture | None = None
+    ) -> RegressorOutput:
         """Return embeddings, representations and predictions of a batch.
 
         Args:
             inputs: one view, or several stacked.
             label_bins: bins of the same rows, for feature smoothing in training; None smooths nothing, a bin below
                 zero leaves its row unsmoothed.
+            mixture: partners with whose embeddings those of the inputs are combined; None combines nothing.
         """
         embeddings = self.encoder(inputs)
+        if mixture is not None:
+            shares = mixture.shares[:, None].to(embeddings.dtype)
+            embeddings = shares * embeddings + (1 - shares) * self.encoder(mixture.partners)
         kind = embeddings.device.type
         # The rest is cheap, and bf16 has no numbers between 100 and 100.5. Embeddings of pixels are too large for it.
         if embeddings.ndim == 2 and torch.is_autocast_enabled(kind):

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dirtune.config import Objective, TrialConfig
 from dirtune.frozen import Frozen, to_canonical_json
-from dirtune.metrics import EXTRA_METRICS, METRICS, REGIONS
+from dirtune.metrics import REGIONS, check_directed
 from dirtune.nested import merge, nest
 from dirtune.presets import PresetUse
 from dirtune.randomness import SEED_LIMIT
@@ -50,9 +50,7 @@ class Claim(Frozen):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, metric: str | None) -> str | None:
-        if metric is not None and metric not in (known := METRICS.keys() | EXTRA_METRICS.keys()):
-            raise ValueError(f"must be one of {', '.join(sorted(known))}")
-        return metric
+        return metric if metric is None else check_directed(metric)
 
     @field_validator("region")
     @classmethod

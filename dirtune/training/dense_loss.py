@@ -63,13 +63,13 @@ class DenseLoss(TrainingLoss):
         """Return the loss of the global batch that this rank's `output` and `batch` are a part of.
 
         Args:
-            output: the regressor's output for `stack_views(batch)`.
+            output: the regressor's output for `stack_views(batch.views)`.
             batch: this rank's part of the batch.
             ranks: this rank in its group.
         """
         rows = {
             "predictions": output.predictions,
-            "labels": dense_regressor.downsample_nearest(stack_views(batch)[self.column], output.predictions),
+            "labels": dense_regressor.downsample_nearest(stack_views(batch.views)[self.column], output.predictions),
         }
         # Without terms the embeddings, which are large, need not be gathered.
         if self.terms:

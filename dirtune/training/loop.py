@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dirtune.batch import Batch
+from dirtune.batch import Batch, Mixture
 from dirtune.data.cache import make_train_batches, update_digest
 from dirtune.errors import NonFiniteLoss
 from dirtune.losses import EpochAware
 from dirtune.randomness import derive_seed
+from dirtune.recipe import Recipe
 from dirtune.training import (
     evaluation,
     gradient_shares,
@@ -217,14 +218,22 @@ def _add_gradient(
     # Gradients are reduced over the ranks once per step, with its last micro-batch.
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
         with numerics.make_autocast(recipe, training.data.device), watch:
-            inputs = numerics.to_memory_format(stack_views(batch), recipe)
-            output = model(inputs, _make_smoothing_bins(training, batch))
+            inputs = numerics.to_memory_format(stack_views(batch.views), recipe)
+            output = model(inputs, _make_smoothing_bins(training, batch), _make_mixture(batch, recipe))
         # Outside autocast: losses are sums over many pairs, too inexact in half precision.
         loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
         if shares is not None:
             shares.measure(loss, training.loss, training.scaler)
         training.scaler.scale(loss.total).backward()
     return loss.detach()
+
+
+def _make_mixture(batch: Batch, recipe: Recipe) -> Mixture | None:
+    """Return the partners of the stacked views whose embeddings are mixed; None if none are."""
+    if batch.own_shares is None:
+        return None
+    partners = numerics.to_memory_format(stack_views(batch.partner_views), recipe)
+    return Mixture(partners, batch.own_shares.repeat(len(batch.views)))
 
 
 def _update_parameters(training: Training, model: torch.nn.Module) -> None:

@@ -1,5 +1,7 @@
 """Mixed batches: each sample of a training batch combined with a partner, by the `dirtune.mixing` of the configuration.
 
+Inputs are combined here; where embeddings are to be mixed, the batch has the partners' views and the shares for the regressor.
+
 The partners of all steps are an order of rows like the pass's own, so that they are read, prefetched, cut into micro-batches
 and shared by the ranks in the same way. Partners and shares are drawn for whole global batches from a stream of (seed, pass,
 step): 1, 2 and 4 ranks and any accumulation train on the same mixtures. Views of a sample have one partner and one share,
@@ -8,13 +10,14 @@ and a partner's augmentation has a stream of its own.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dirtune.batch import Batch
+from dirtune.batch import Batch, Inputs
 from dirtune.data.cache import make_train_batches, slice_order
 from dirtune.label_transform import restore_labels, transform_labels
 from dirtune.mixing import Mixtures
@@ -41,6 +44,7 @@ def mix_batches(
         part: the part.
     """
     recipe, ranks, split = training.stage.recipe, training.ranks, training.data.splits["train"]
+    mixes_embeddings = getattr(training.stage.config.mixing, "place", "input") == "embedding"
     mixtures = _draw_mixtures(training, order, part)
     transform = training.task.label_transform
     # In float64 from the stored labels, on the CPU, so that mixed labels are in the same bin on every device.
@@ -69,16 +73,12 @@ def mix_batches(
     slices = slices[part.steps.start * recipe.accumulation : part.steps.stop * recipe.accumulation]
     for batch, partner, rows in zip(batches, partners, slices, strict=True):
         own = own_shares[rows]
+        if mixes_embeddings:
+            mixed = replace(batch, partner_views=partner.views, own_shares=own)
+        else:
+            mixed = replace(batch, views=tuple(map(partial(combine_inputs, own), batch.views, partner.views)))
         yield replace(
-            batch,
-            views=tuple(
-                # Tokens, which an encoder of features does not read, have no mixtures.
-                {
-                    name: combine(value, other[name], own) if value.is_floating_point() else value
-                    for name, value in view.items()
-                }
-                for view, other in zip(batch.views, partner.views, strict=True)
-            ),
+            mixed,
             labels=mixed_labels[rows],
             label_bins=mixed_bins[rows],
             weights=combine(batch.weights, partner.weights, own),
@@ -97,6 +97,14 @@ def _draw_mixtures(training: Training, order: Int[Tensor, " rows"], part: PassPa
         generator = np.random.default_rng(derive_seed(training.config.seed, "mixing", part.number, step))
         partners[place], shares[place] = draw(rows[place], generator)
     return Mixtures(partners, shares)
+
+
+def combine_inputs(shares: Float[Tensor, " rows"], own: Inputs, partner: Inputs) -> Inputs:
+    """Return the combinations of two views; tokens, which an encoder of features does not read, are those of the first."""
+    return {
+        name: combine(value, partner[name], shares) if value.is_floating_point() else value
+        for name, value in own.items()
+    }
 
 
 def combine(own: Tensor, partner: Tensor, shares: Float[Tensor, " rows"]) -> Tensor:

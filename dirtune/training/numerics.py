@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dirtune.batch import Inputs
+from dirtune.batch import Inputs, Mixture
 from dirtune.errors import Fault, InputError
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.recipe import Recipe
@@ -138,12 +138,15 @@ class SeparateForwards(nn.Module):
         self.groups = recipe.batch_norm_groups
         self.batch_norms = list_batch_norms(model)
 
-    def forward(self, inputs: Inputs, label_bins: Tensor | None = None) -> RegressorOutput:
+    def forward(
+        self, inputs: Inputs, label_bins: Tensor | None = None, mixture: Mixture | None = None
+    ) -> RegressorOutput:
         """Return the output for all rows, in their order.
 
         Args:
             inputs: all views, stacked view-major; with `passes: apart` the first one is that of the regression loss.
             label_bins: bins of the same rows, or None.
+            mixture: partners of the same rows, or None.
         """
         rows = len(next(iter(inputs.values())))
         passes = [slice(0, rows)]
@@ -157,9 +160,12 @@ class SeparateForwards(nn.Module):
             size = max(1, math.ceil((each.stop - each.start) / self.groups))
             for start in range(each.start, max(each.stop, each.start + 1), size):
                 part = slice(start, min(start + size, each.stop))
-                selected = {name: value[part] for name, value in inputs.items()}
                 with nullcontext() if start == each.start else keep_running_statistics(self.batch_norms):
-                    outputs[start] = self.model(selected, None if label_bins is None else label_bins[part])
+                    outputs[start] = self.model(
+                        select_rows(inputs, part),
+                        None if label_bins is None else label_bins[part],
+                        mixture and Mixture(select_rows(mixture.partners, part), mixture.shares[part]),
+                    )
         in_order = [outputs[start] for start in sorted(outputs)]
         # A plain predictor has no raw outputs.
         joined = {
@@ -168,6 +174,11 @@ class SeparateForwards(nn.Module):
             if part is not None
         }
         return RegressorOutput(**joined)
+
+
+def select_rows(inputs: Inputs, rows: slice) -> Inputs:
+    """Return some rows of inputs."""
+    return {name: value[rows] for name, value in inputs.items()}
 
 
 def list_batch_norms(model: nn.Module) -> list[nn.Module]:

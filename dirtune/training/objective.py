@@ -5,7 +5,7 @@ are separated. Every rank evaluates the whole loss on the gathered rows, so the 
 equal on all ranks without a reduction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,12 +48,12 @@ class Loss:
         return Loss(self.total.detach(), parts)
 
 
-def stack_views(batch: Batch) -> Inputs:
+def stack_views(views: Sequence[Inputs]) -> Inputs:
     """Return all views of a batch in one, view-major, so that one forward pass serves them all."""
-    first = batch.views[0]
-    if len(batch.views) == 1:
+    first = views[0]
+    if len(views) == 1:
         return first
-    return {name: torch.cat([view[name] for view in batch.views]) for name in first}
+    return {name: torch.cat([view[name] for view in views]) for name in first}
 
 
 def gather_views(
@@ -134,7 +134,7 @@ class TrainingLoss(nn.Module):
         """Return the loss of the global batch that this rank's `output` and `batch` are a part of.
 
         Args:
-            output: the regressor's output for `stack_views(batch)`.
+            output: the regressor's output for `stack_views(batch.views)`.
             batch: this rank's part of the batch.
             ranks: this rank in its group.
         """

@@ -27,7 +27,7 @@ from dirtune.losses import RawLoss
 from dirtune.losses.balanced_mse import BMC
 from dirtune.losses.needs import Needs
 from dirtune.manifest import LabelTransform, Manifest
-from dirtune.metrics import DENSE_METRICS, METRICS, RegionMetric, compute_region_metrics
+from dirtune.metrics import DENSE_METRICS, DEVIATION_METRICS, METRICS, RegionMetric, compute_region_metrics
 from dirtune.metrics.intervals import compute_deviation_metrics
 from dirtune.models import build, dense_regressor, heads
 from dirtune.models.regressor import Regressor, RegressorOutput
@@ -36,6 +36,24 @@ from dirtune.training import batch_limit, dense_evaluation, dense_loss, distribu
 
 DENSE_TERMS = ("conr",)
 """The terms that are defined for per-pixel labels."""
+_INSTEAD_ON_PIXELS = {
+    "loss.name": "l1, mse, gai and bni are",
+    "metrics": "leave them out",
+    "mixing": "leave it out",
+    "model.target_copies": "leave it out",
+    "reweighting.scheme": "inverse and sqrt_inverse are",
+    "sampling": "leave it out; reweighting weights pixels by their labels",
+    "sharpness.weights": "both is",
+    "synthesis": "leave it out; reweighting weights pixels by their labels",
+    "terms": "the term conr is",
+}
+"""What would do where a setting has no form for per-pixel labels, by its key."""
+
+
+NEEDS_DEVIATION = (
+    "needs a predicted standard deviation, which this loss does not have or label_transform leaves without a unit; the losses "
+    "beta_nll, evidential, gaussian_nll, laplace_nll, uvote and vir_head have one"
+)
 
 
 class Evaluation(NamedTuple):
@@ -94,9 +112,13 @@ class Task(ABC):
             ("objective", config.objective),
             ("scheme.first_objective", getattr(config.scheme, "first_objective", None)),
         ):
-            if chosen is not None and chosen.metric not in known:
+            if chosen is None or chosen.metric in known:
+                continue
+            if chosen.metric not in DEVIATION_METRICS:
                 rule = "the data set has no such metric"
                 raise InputError(Fault(where=where, key=f"{key}.metric", rule=rule, got=chosen.metric, known=known))
+            if not predicts_deviation(config, self.manifest):
+                raise InputError(Fault(where=where, key=f"{key}.metric", rule=NEEDS_DEVIATION, got=chosen.metric))
         if dims > 1 and config.reweighting.fds is not None:
             # The window runs over neighboring bins, and consecutive cells of a grid are no neighbors.
             rule = "is made for labels of one dimension"
@@ -200,7 +222,7 @@ class Task(ABC):
 
     @abstractmethod
     def stack_bins(self, batch: Batch) -> Int[Tensor, "rows *space"]:
-        """Return the label bins of `stack_views(batch)`; -1 for an unlabeled pixel. The tensor is the caller's own."""
+        """Return the label bins of `stack_views(batch.views)`; -1 for an unlabeled pixel. The tensor is the caller's own."""
 
     @abstractmethod
     def embed_inputs(
@@ -244,20 +266,31 @@ class SampleTask(Task):
             rule = f"needs neighbors among vectors, and input {others[0]!r} is none; ingest it as features of a frozen encoder"
             yield Fault(where=self.manifest.name, key="synthesis", rule=rule, got=config.synthesis.name)
         if config.synthesis is not None and self.manifest.label.components:
-            rule = "is made for labels of one dimension"
-            yield Fault(where=self.manifest.name, key="synthesis", rule=rule, got=len(self.manifest.label.components))
+            rule = f"is made for labels of one dimension, not {len(self.manifest.label.components)}"
+            advice = "sampling, mixing and reweighting take any number"
+            yield Fault(where=self.manifest.name, key="synthesis", rule=f"{rule}; {advice}", got=config.synthesis.name)
         counts = self.manifest.train_counts
         if config.sampling is not None and np.count_nonzero(counts) < 2:
             rule = "orders rows by their label bins, but all training labels are in one; ingest with narrower bins"
             yield Fault(where=self.manifest.name, key="sampling", rule=rule, got=config.sampling.name)
         tokens = [name for name, spec in self.manifest.inputs.items() if spec.kind == "tokens"]
-        if config.mixing is not None and tokens and getattr(config.model.encoder, "reads_tokens", True):
+        mixes_inputs = config.mixing is not None and getattr(config.mixing, "place", "input") == "input"
+        if (
+            config.mixing is not None
+            and mixes_inputs
+            and tokens
+            and getattr(config.model.encoder, "reads_tokens", True)
+        ):
             rule = f"has no form for tokens (input {tokens[0]!r}), between which there are no numbers"
-            advice = "ingest the texts as features of a frozen encoder"
+            advice = "use place: embedding, or ingest the texts as features of a frozen encoder"
             yield Fault(where=self.manifest.name, key="mixing", rule=f"{rule}; {advice}", got=config.mixing.name)
+        from_batch = config.mixing is not None and getattr(config.mixing, "partners", "split") == "batch"
+        if config.mixing is not None and from_batch and config.recipe.batch_size == 1:
+            rule = "draws partners from a batch of one sample; use partners: split, or raise recipe.batch_size"
+            yield Fault(where=self.manifest.name, key="mixing", rule=rule, got=config.mixing.name)
         dims, copies = len(self.manifest.label.axes), config.model.target_copies
         if dims > 1 and copies > 1:
-            rule = f"is made for labels of one dimension, not {dims}"
+            rule = f"is made for labels of one dimension, not {dims}; leave it out"
             yield Fault(where=self.manifest.name, key="model.target_copies", rule=rule, got=copies)
 
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
@@ -321,6 +354,16 @@ def find_distribution(model: Regressor) -> heads.Distribution | None:
     return model.predictor.distribution if isinstance(model.predictor, heads.Head) else None
 
 
+def predicts_deviation(config: TrialConfig, manifest: Manifest) -> bool:
+    """Return True if predictions of a configuration have standard deviations, in the label's unit, and so their metrics."""
+    is_scalar = manifest.label.dense is None and not manifest.label.components
+    if not isinstance(config.loss, RawLoss) or config.model.label_transform != "none" or not is_scalar:
+        return False
+    labels = heads.HeadLabels.from_histogram(manifest.label, manifest.train_counts)
+    with torch.random.fork_rng(devices=[]):
+        return config.loss.build_head(1, labels).distribution is not None
+
+
 def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int], heads.Head] | None:
     """Return a function that builds the head of a configuration from the size of what it reads; None without a head."""
     if config.model.target_copies > 1:
@@ -368,7 +411,9 @@ class DenseTask(Task):
             if isinstance(loss, BMC):
                 found[f"{prefix}loss.name"] = "bmc"
         for key, got in found.items():
-            yield Fault(where=self.manifest.name, key=key, rule="is not defined for per-pixel labels", got=got)
+            instead = _INSTEAD_ON_PIXELS["terms" if key.startswith("terms.") else key.removeprefix("scheme.")]
+            rule = f"is not defined for per-pixel labels; {instead}"
+            yield Fault(where=self.manifest.name, key=key, rule=rule, got=got)
 
     def build_regressor(self, config: TrialConfig, vocabulary: Sequence[str] | None = None) -> Regressor:
         """Return a regressor with one prediction per pixel of its embedding."""
@@ -403,7 +448,7 @@ class DenseTask(Task):
         """Return the bins of the labels in the stacked views."""
         label = self.manifest.label
         assert label.dense is not None
-        return dense_loss.compute_dense_bins(objective.stack_views(batch)[label.dense.column], label)
+        return dense_loss.compute_dense_bins(objective.stack_views(batch.views)[label.dense.column], label)
 
     def embed_inputs(
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs

@@ -33,6 +33,7 @@ HOOKS: dict[str, dict[str, Any]] = {
     "synthesis": {"synthesis": {"name": "smogn"}},
     "sampling": {"sampling": {"name": "inverse"}},
     "mixing": {"mixing": {"name": "c_mixup", "share_per": "row"}},
+    "mixing of embeddings": {"mixing": {"name": "mixup", "place": "embedding"}},
     "sharpness": {"sharpness": {"name": "sam", "rho": 0.1, "weights": "ascent"}},
     "draws, epochs and proxies of terms": {
         "loss": {"name": "dist"},

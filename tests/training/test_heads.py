@@ -116,6 +116,31 @@ def test_predicted_deviations_are_recorded_with_their_metrics(
     assert {"width_90", "uce", "crps"} <= recorded.keys()
 
 
+def test_metrics_of_predicted_deviations_select_epochs(configuration: Configure, toy: ResidentData) -> None:
+    objective = {"metric": "crps", "region": "few"}
+    training = begin_training(configuration(loss={"name": "laplace_nll"}, objective=objective), toy)
+    list(run_epochs(training))
+    scores = [values["val/few/crps"] for values in training.history]
+    assert (training.best_epoch, training.best_objective) == (1 + int(np.argmin(scores)), min(scores))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loss": {"name": "hca"}}, NLL | {"model": {"label_transform": "log1p", "label_offset": 0.0}}]
+)
+def test_metrics_of_deviations_select_nothing_where_none_is_predicted(
+    configuration: Configure, toy: ResidentData, settings: dict[str, Any]
+) -> None:
+    config = configuration(objective={"metric": "nll"}, **settings)
+    with pytest.raises(InputError, match=r"objective.metric: needs a predicted standard deviation.*gaussian_nll"):
+        make_task(toy.manifest).check(config)
+
+
+def test_nothing_is_selected_by_a_metric_without_a_better_direction(configuration: Configure) -> None:
+    for metric in ("coverage_90", "width_90"):
+        with pytest.raises(InputError, match=r"objective.metric: is better neither high nor low.*use crps or nll"):
+            configuration(objective={"metric": metric}, **NLL)
+
+
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [

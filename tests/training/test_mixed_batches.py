@@ -13,12 +13,13 @@ from dirtune.data import cache
 from dirtune.data.cache import ResidentData, make_epoch_order
 from dirtune.errors import InputError
 from dirtune.mixing import MIXING, KernelPartners, Mixup
+from dirtune.nested import merge
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 from dirtune.training import loop, mixed_batches
 from dirtune.training.state import begin_training
 from tests.golden.vectors import list_newest, read_newest
-from tests.training.runs import Configure, in_float64, trained, weights_of
+from tests.training.runs import Configure, in_float64, same, trained, weights_of
 from tests.training.toy_inputs import make_case_config, make_data
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.02, "momentum": 0.0, "epochs": 2, "batch_size": 66}
@@ -37,13 +38,13 @@ def draw_by_brute_force(
     return by_label[(cumulative <= masses[:, None]).sum(axis=1)], share
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(("place", "accumulation"), [("input", 1), ("input", 3), ("embedding", 3)])
 def test_training_on_mixtures_equals_a_plain_loop(
-    configuration: Configure, toy: ResidentData, accumulation: int
+    configuration: Configure, toy: ResidentData, place: str, accumulation: int
 ) -> None:
     data = in_float64(toy)
     config = configuration(
-        mixing={"name": "c_mixup", "bandwidth": 1.5},
+        mixing={"name": "c_mixup", "bandwidth": 1.5, "place": place},
         reweighting={"scheme": "inverse"},
         recipe={**SGD, "accumulation": accumulation},
     )
@@ -58,11 +59,18 @@ def test_training_on_mixtures_equals_a_plain_loop(
     for number in (1, 2):
         for step, rows in enumerate(make_epoch_order(0, number, 202).split(66)):
             partners, share = draw_by_brute_force(split.exact_labels, rows.numpy(), 1.5, (number, step))
-            vector = share[:, None] * vectors[rows] + (1 - share[:, None]) * vectors[partners]
+            own, other, share_of_row = vectors[rows], vectors[partners], share[:, None]
+            if place == "input":
+                embeddings = model.encoder({"vector": share_of_row * own + (1 - share_of_row) * other})
+            else:
+                by_row = [model.encoder({"vector": each}) for each in (own, other)]
+                embeddings = share_of_row * by_row[0] + (1 - share_of_row) * by_row[1]
+            # The toy settings have an offset of 4 and a scale of 1.
+            predictions = 4 + model.predictor(embeddings).squeeze(1)
             label = (share * labels[rows] + (1 - share) * labels[partners]).float()
             weight = share.float() * weights[rows] + (1 - share.float()) * weights[partners]
             optimizer.zero_grad()
-            (weight * (model({"vector": vector}).predictions - label).abs()).mean().backward()
+            (weight * (predictions - label).abs()).mean().backward()
             optimizer.step()
     torch.testing.assert_close(weights_of(training), weights_of(plain), rtol=1e-12, atol=1e-14)
 
@@ -156,8 +164,12 @@ def test_every_mixing_draws_rows_of_the_split_and_shares_and_one_row_mixes_with_
 @pytest.mark.parametrize(
     ("inputs", "settings", "message"),
     [
-        ("tokens", {}, "mixing: has no form for tokens .*'first'.*features of a frozen encoder, got 'c_mixup'"),
-        ("dense", {}, "mixing: is not defined for per-pixel labels, got 'c_mixup'"),
+        (
+            "tokens",
+            {},
+            "mixing: has no form for tokens .*'first'.*place: embedding, or .*frozen encoder, got 'c_mixup'",
+        ),
+        ("dense", {}, "mixing: is not defined for per-pixel labels; leave it out, got 'c_mixup'"),
         ("vector", {"terms": {"conr": {"temperature": "individual"}}}, "no sample of its own to terms.conr.*learnable"),
     ],
 )
@@ -176,6 +188,33 @@ def test_partners_of_a_set_that_is_read_in_windows_are_those_of_the_batch(
     with pytest.raises(InputError, match=r"mixing: draws partners from all .*read in windows; use partners: batch"):
         begin_training(configuration(mixing={"name": "mixup"}), toy)
     assert begin_training(configuration(mixing={"name": "mixup", "partners": "batch"}), toy).epoch == 0
+
+
+def test_embeddings_of_tokens_and_of_views_in_passes_apart_are_mixed() -> None:
+    mixing = {"name": "c_mixup", "place": "embedding", "share_per": "row"}
+    apart = {"views": {"count": 3, "regression": "first", "passes": "apart"}}
+    for inputs, settings in (("tokens", {}), ("image", {"recipe": apart, "terms": {"conr": {}}})):
+        data = make_data(inputs, torch.device("cpu"))
+        seen = [
+            weights_of(trained(make_case_config(inputs, merge(settings, each)), data))
+            for each in ({}, {"mixing": mixing})
+        ]
+        assert not same(*seen)
+    # With one view and one pass, or views in one pass, the mixtures are the same.
+    data = make_data("image", torch.device("cpu"))
+    views = {"count": 3, "regression": "first", "augmentation": "none"}
+    seen = [
+        weights_of(
+            trained(
+                make_case_config(
+                    "image", {"mixing": mixing, "recipe": {"views": views | {"passes": passes}}, "terms": {"conr": {}}}
+                ),
+                data,
+            )
+        )
+        for passes in ("apart", "joint")
+    ]
+    torch.testing.assert_close(*seen)
 
 
 def test_labels_in_logarithms_are_mixed_in_logarithms(configuration: Configure, toy: ResidentData) -> None:

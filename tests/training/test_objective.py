@@ -269,8 +269,8 @@ def test_a_term_of_weight_zero_is_reported_and_changes_nothing(configuration: Co
 
 def test_views_are_stacked_one_after_the_other() -> None:
     one, three = batch_of(1), batch_of(3)
-    assert stack_views(one) is one.views[0]
-    assert stack_views(three)["x"][:, 0].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9
+    assert stack_views(one.views) is one.views[0]
+    assert stack_views(three.views)["x"][:, 0].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9
 
 
 def test_a_term_may_compare_predictions_in_the_scale_of_the_regression_loss(configuration: Configure) -> None:

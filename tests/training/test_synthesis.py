@@ -122,7 +122,7 @@ def test_the_rows_do_not_depend_on_how_the_set_is_stored() -> None:
     [
         ("image", "synthesis: needs neighbors among vectors, and input 'image' is none; .* frozen encoder"),
         ("dense", "synthesis: is not defined for per-pixel labels"),
-        ("vector grid", "synthesis: is made for labels of one dimension, got 2"),
+        ("vector grid", "synthesis: is made for labels of one dimension, not 2; sampling, mixing and reweighting"),
         ("vector", "synthesis: finds no rare labels: none is beyond the whiskers"),
     ],
 )

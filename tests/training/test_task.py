@@ -283,11 +283,14 @@ def test_the_data_are_the_same_from_the_object_store(storage: Storage, manifest:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"terms": {"accon": {}}}, r"nyud2: terms.accon: is not defined for per-pixel labels"),
-        ({"loss": {"name": "bmc"}}, r"nyud2: loss.name: is not defined for per-pixel labels, got 'bmc'"),
+        ({"terms": {"accon": {}}}, r"nyud2: terms.accon: is not defined for per-pixel labels; the term conr is"),
+        (
+            {"loss": {"name": "bmc"}},
+            r"nyud2: loss.name: is not defined for per-pixel labels; l1, mse, gai and bni are, got 'bmc'",
+        ),
         (
             {"scheme": {"name": "rrt", "loss": {"name": "bmc"}}},
-            r"nyud2: scheme.loss.name: is not defined for per-pixel labels, got 'bmc'",
+            r"nyud2: scheme.loss.name: is not defined for per-pixel labels; l1, mse, gai and bni are, got 'bmc'",
         ),
         ({"reweighting": {"scheme": "dense"}}, r"nyud2: reweighting.scheme: is not defined"),
         ({"objective": {"metric": "spearman"}}, r"objective.metric: the data set has no such metric"),

@@ -212,5 +212,7 @@ def test_the_second_pass_moves_the_statistics_of_batch_normalization_unless_aske
 
 def test_weights_in_one_pass_are_refused_where_samples_have_none() -> None:
     config = make_case_config("dense", {"sharpness": {"name": "sam", "weights": "ascent"}})
-    with pytest.raises(InputError, match=r"sharpness.weights: is not defined for per-pixel labels, got 'ascent'"):
+    with pytest.raises(
+        InputError, match=r"sharpness.weights: is not defined for per-pixel labels; both is, got 'ascent'"
+    ):
         begin_training(config, make_data("dense", torch.device("cpu")))

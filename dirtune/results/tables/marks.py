@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.metrics import HIGHER_IS_BETTER, UNDIRECTED_METRICS
 from dirtune.results.statistics.paired import apply_holm, compare_by_seed, compute_standard_error
 from dirtune.results.tables.table import Cell
 
@@ -62,7 +62,12 @@ def choose_better(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
 
 
 def choose_best(cells: Mapping[str, Cell], metric: str) -> frozenset[str]:
-    """Return the arm with the best mean, and those that are not significantly different; none of a single seed."""
+    """Return the arm with the best mean, and those that are not significantly different; none of a single seed.
+
+    None either of a metric that is better neither high nor low.
+    """
+    if metric in UNDIRECTED_METRICS:
+        return frozenset()
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     # A single seed cannot be tested against another arm, so it can neither be the best nor equal to it.
     means = {arm: sign * cell.mean for arm, cell in cells.items() if cell.n > 1}

@@ -13,7 +13,7 @@ from dirtune.frozen import to_canonical_json
 from dirtune.io.storage import Storage
 from dirtune.io.yamlfile import parse_yaml
 from dirtune.manifest import Manifest
-from dirtune.metrics import EXTRA_METRICS
+from dirtune.metrics import DEVIATION_METRICS, EXTRA_METRICS
 from dirtune.models.regressor import Regressor
 from dirtune.nested import get_leaf
 from dirtune.plugins import find_obstacle
@@ -115,7 +115,7 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
         raise InputError(replace(unsplittable, where=f"study {study.name!r}"))
     objectives = {f"secondary.{index}": each for index, each in enumerate(study.secondary)}
     objectives["claim"] = study.compared_objective
-    if unrecorded := [*_find_unrecorded_metrics(study, objectives)]:
+    if unrecorded := [*_find_unrecorded_metrics(study, objectives, manifest)]:
         raise InputError(unrecorded)
     del objectives["claim"]
     if study.sequential is not None:
@@ -131,12 +131,22 @@ def check_study(study: ResolvedStudy, manifest: Manifest) -> None:
         raise InputError(further)
 
 
-def _find_unrecorded_metrics(study: ResolvedStudy, objectives: Mapping[str, Objective]) -> Iterator[Fault]:
-    """Find metrics of plug-ins that the study needs of all trials, and that an arm does not record."""
+def _find_unrecorded_metrics(
+    study: ResolvedStudy, objectives: Mapping[str, Objective], manifest: Manifest
+) -> Iterator[Fault]:
+    """Find metrics that the study needs of all trials, and that an arm does not record: of plug-ins, and of deviations."""
     for key, objective in objectives.items():
         metric = objective.metric
         if metric in EXTRA_METRICS.get_added() and any(metric not in arm.config.plugin_metrics for arm in study.arms):
             rule = f"is a metric of a plug-in, which is recorded if `base` has `metrics: [{metric}]`"
+            yield Fault(where=study.name, key=f"{key}.metric", rule=rule, got=metric)
+        without = [
+            arm
+            for arm in study.arms
+            if metric in DEVIATION_METRICS and not task.predicts_deviation(arm.config, manifest)
+        ]
+        if without:
+            rule = f"{task.NEEDS_DEVIATION}; the arm {without[0].name!r} has none"
             yield Fault(where=study.name, key=f"{key}.metric", rule=rule, got=metric)
 
 

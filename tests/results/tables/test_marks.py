@@ -71,6 +71,8 @@ def test_best_is_the_best_mean_and_what_the_test_cannot_tell_from_it(column: dic
 
     assert choose_best(column, "mae") == {"much", "like_much"}
     assert choose_best(column, "pearson") == {"worse"}
+    # A coverage should be 0.9.
+    assert choose_best(column, "coverage_90") == frozenset()
 
 
 def test_best_corrects_over_the_rows_at_hand() -> None:

@@ -107,6 +107,14 @@ def test_a_fault_of_several_arms_is_reported_for_the_first() -> None:
     ]
 
 
+def test_metrics_of_predicted_deviations_need_them_in_every_arm() -> None:
+    arms = {"normal": {"loss": {"name": "gaussian_nll"}}, "double": {"loss": {"name": "laplace_nll"}}}
+    check_study(study(arms=arms, reference="normal", objective={"metric": "nll"}, claim={"metric": "crps"}), MANIFEST)
+    (fault,) = faults_of(study(arms=arms | {"plain": {}}, reference="normal", claim={"metric": "crps"}))
+    assert fault.startswith("tiny: claim.metric: needs a predicted standard deviation")
+    assert "the arm 'plain' has none" in fault
+
+
 def test_a_first_rung_after_the_last_epoch_is_rejected_if_arms_are_searched() -> None:
     base = {"data": {"name": "toy"}, "model": CNN, "recipe": {"epochs": 3}}
     arms: dict[str, Any] = {"a": {}, "b": {"terms": {"conr": {}}}}

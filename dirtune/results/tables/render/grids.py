@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dirtune.metrics import HIGHER_IS_BETTER
+from dirtune.metrics import HIGHER_IS_BETTER, UNDIRECTED_METRICS
 from dirtune.results.tables.comparison import ABSENT, Comparison, get_row_key
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import PublishedRow
@@ -112,12 +112,18 @@ def format_configurations(row: ArmRow) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}..{counts[-1]}"
 
 
+def _format_direction(metric: str) -> str:
+    if metric in UNDIRECTED_METRICS:
+        return ""
+    return f" ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+
+
 def _make_means(table: Comparison, parts: Sequence[ArmTable], *, is_whole: bool, extra: int) -> Grid:
     """Return the means of all arms, each followed by the published numbers of its methods."""
     request, spread = table.request, SPREADS[table.request.spread]
     studies = list(dict.fromkeys(part.study for part in parts))
     metrics = ", ".join(
-        f"{celltext.format_metric(metric, unit)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+        f"{celltext.format_metric(metric, unit)}{_format_direction(metric)}"
         for metric, unit in dict.fromkeys((part.metric, part.unit) for part in parts)
     )
     counts: Sequence[str] = ()
