@@ -18,6 +18,8 @@ from tests.training.gloo import on_ranks
 from tests.training.runs import Configure, in_float64, without_images
 from tests.training.test_exact_hooks import outcomes
 
+pytestmark = pytest.mark.soak
+
 # The surrogate of srl begins with the second epoch.
 RECIPE = {"epochs": 2, "batch_size": 67, "optimizer": "sgd", "learning_rate": 1e-3, "gradient_clip": 0.5}
 SETTINGS = {"recipe": RECIPE, "model": {"projection_dim": 4}, "reweighting": {"scheme": "sqrt_inverse"}}
