@@ -87,7 +87,7 @@ def format_line(cells: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """Return text that LaTeX prints as it is; Greek letters become math, unknown letters their code point."""
-    parts = []
+    parts: list[str] = []
     for character in text:
         name = unicodedata.name(character, "").split()
         # pdfTeX has no Greek letters in its text fonts; omicron has no command of its own.
