@@ -5,22 +5,23 @@
 A synthetic study: ten arms, 40 settings and 48 rows of metrics per trial, and predictions of a test split for some trials.
 The pandas forms read every file with `read_parquet` and the required columns, and after compaction the two compacted files.
 Both must give the same number. Predictions are not compacted. Times are the best of several runs, with files in the page
-cache and after imports; a case that has taken a minute is not repeated. The last case is the command including its start, and
-has no pandas form.
+cache and after imports, and CPU times, which other work on the machine changes less; a case that has taken a minute is not
+repeated. The last case is the command including its start, and has no pandas form.
 
     --trials, --predicted, --samples    size of the store: trials, trials with predictions, and samples of each
     --repeats       maximum number of runs of each case
     --keep FOLDER   write the store there and keep it; an existing one is used, and compacted again
 
 Disk: 20 kB per trial, and 40 kB per 2,000 predictions, in the folder for temporary files (TMPDIR), removed at the end. Files
-are not flushed. Before compaction every trial costs milliseconds per table and form, so that 100,000 of them take more than an
-hour, most of it pandas. Both read in batches, so that memory is that of the results: 0.4 GiB at a hundredth of the size.
+are not flushed. Before compaction every trial costs pandas milliseconds per table and form, and dirtune a tenth of it. Both read
+in batches, so that memory is that of the results: 0.4 GiB at a hundredth of the size.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -163,13 +164,13 @@ def measure_all(root: Path, repeats: int) -> Table:
     Storage.open(root / STUDY).remove("results/compacted")
     trials = len([*(root / STUDY / "results/trials").iterdir()])
     table = Table(title=f"{trials:,} trials: seconds, best of {repeats}")
-    for heading in ("question", "files", "dirtune", "pandas", "pandas / dirtune"):
+    for heading in ("question", "files", "dirtune", "CPU", "pandas", "CPU", "CPU: pandas / dirtune"):
         table.add_column(heading, justify="left" if heading in {"question", "files"} else "right")
     for after in (False, True):
         if after:
             started = time.perf_counter()
             compact(Storage.open(root / STUDY))
-            table.add_row("compact", "all", f"{time.perf_counter() - started:.2f}", "-", "-")
+            table.add_row("compact", "all", f"{time.perf_counter() - started:.2f}", "-", "-", "-", "-")
         for case in CASES:
             if case.is_compacted or not after:
                 files = "compacted" if after else "one per trial"
@@ -179,25 +180,27 @@ def measure_all(root: Path, repeats: int) -> Table:
     return table
 
 
-def measure_case(case: Case, root: Path, after: bool, repeats: int) -> tuple[str, str, str]:
-    ours, answer = measure_best(lambda: case.dirtune(root), repeats)
+def measure_case(case: Case, root: Path, after: bool, repeats: int) -> tuple[str, ...]:
+    ours, our_cpu, answer = measure_best(lambda: case.dirtune(root), repeats)
     if case.pandas is None:
-        return f"{ours:.2f}", "-", "-"
+        return f"{ours:.2f}", f"{our_cpu:.2f}", "-", "-", "-"
     pandas = case.pandas
-    theirs, expected = measure_best(lambda: pandas(root, after), repeats)
+    theirs, their_cpu, expected = measure_best(lambda: pandas(root, after), repeats)
     if not math.isclose(answer, expected, rel_tol=SAME):
         raise SystemExit(f"{case.name}: dirtune has {answer}, pandas {expected}")
-    return f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"
+    return f"{ours:.2f}", f"{our_cpu:.2f}", f"{theirs:.2f}", f"{their_cpu:.2f}", f"{their_cpu / our_cpu:.1f}"
 
 
-def measure_best(call: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Return the shortest time, and the result."""
+def measure_best(call: Callable[[], float], repeats: int) -> tuple[float, float, float]:
+    """Return the shortest time, the shortest CPU time with that of child processes, and the result."""
     times: list[float] = []
+    cpu_times: list[float] = []
     while len(times) < repeats and sum(times) < LONG:
-        started = time.perf_counter()
+        before, started = os.times(), time.perf_counter()
         answer = call()
         times.append(time.perf_counter() - started)
-    return min(times), answer
+        cpu_times.append(sum(os.times()[:4]) - sum(before[:4]))
+    return min(times), min(cpu_times), answer
 
 
 def read_frame(root: Path, table: str, compacted: bool, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -15,7 +15,8 @@ import yaml
 from dirtune.cli import main
 from dirtune.data.blocks import read_without_ray
 from dirtune.errors import InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.training.trial import TrialJob, TrialRun
 from dirtune.tuning.plan.checks import open_study_folder
 from tests.data.s3server import s3_server

@@ -61,7 +61,7 @@ def run() -> None:
 def main() -> None:
     """Run the command line; an invalid input ends with exit code 2 and without a traceback."""
     from dirtune.errors import InputError, escape_control_characters, name_missing_package
-    from dirtune.io.storage import remove_credentials
+    from dirtune.io.credentials import remove_credentials
 
     # A console that cannot write a letter, such as the β of an arm's name, must not end a sweep.
     for stream in (sys.stdout, sys.stderr):

@@ -53,38 +53,46 @@ PLUGIN_KINDS = {
 PRESETS = {"methods": read_methods, "recipes": read_recipes}
 
 
+KINDS = (
+    "losses",
+    "terms",
+    "methods",
+    "recipes",
+    "encoders",
+    "synthesis",
+    "sampling",
+    "mixing",
+    "sharpness",
+    "augmentations",
+    "metrics",
+    "diagnostics",
+    "data",
+    "studies",
+)
+
+
 def list_catalog() -> dict[str, dict[str, str]]:
     """Return one sentence for every known name, by kind."""
-    found: dict[str, dict[str, str]] = {}
-    for kind, registries in REGISTRIES.items():
-        texts = _read_docstrings(registries)
-        found[kind] = {name: text.split("\n\n")[0].replace("\n", " ") for name, text in texts.items()}
-    for kind, read_presets in PRESETS.items():
-        found[kind] = {name: f"{preset.adds} {preset.paper}." for name, preset in read_presets().items()}
-    found["data"] = dict(import_module("dirtune.pipelines").PIPELINES)
-    for kind, name in PLUGIN_KINDS.items():
-        # By name alone, because their sentences would need an import of packages that import torch.
-        for entry in plugins.list_entry_points(kind):
+    return {kind: list_names(kind) for kind in KINDS}
+
+
+def list_names(kind: str) -> dict[str, str]:
+    """Return one sentence for every known name of one of `KINDS`."""
+    if kind in REGISTRIES:
+        texts = _read_docstrings(REGISTRIES[kind])
+        found = {name: text.split("\n\n")[0].replace("\n", " ") for name, text in texts.items()}
+    elif kind in PRESETS:
+        found = {name: f"{preset.adds} {preset.paper}." for name, preset in PRESETS[kind]().items()}
+    elif kind == "data":
+        found = dict(import_module("dirtune.pipelines").PIPELINES)
+    else:
+        found = {name: str(file.read_plain()["question"]) for name, file in list_shipped_studies().items()}
+    # By name alone, because their sentences would need an import of packages that import torch.
+    for plugin_kind in (each for each, name in PLUGIN_KINDS.items() if name == kind):
+        for entry in plugins.list_entry_points(plugin_kind):
             package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-            found[name][entry.name] = f"Of the package {package}."
-    found["studies"] = {name: str(file.read_plain()["question"]) for name, file in list_shipped_studies().items()}
-    order = (
-        "losses",
-        "terms",
-        "methods",
-        "recipes",
-        "encoders",
-        "synthesis",
-        "sampling",
-        "mixing",
-        "sharpness",
-        "augmentations",
-        "metrics",
-        "diagnostics",
-        "data",
-        "studies",
-    )
-    return {kind: found[kind] for kind in order}
+            found[entry.name] = f"Of the package {package}."
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,18 +51,17 @@ def list_(
     ] = None,
 ) -> None:
     """List the names that a study may use, or show one of them in detail."""
-    from dirtune.cli.catalog import describe_entry, list_catalog
+    from dirtune.cli.catalog import KINDS, describe_entry, list_names
     from dirtune.cli.display import format_catalog, format_entry
     from dirtune.errors import Fault, InputError
 
     if kind is not None and name is not None:
         show(format_entry(describe_entry(kind, name)))
         return
-    catalog = list_catalog()
-    if kind is not None and kind not in catalog:
-        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=tuple(catalog)))
-    for each in [kind] if kind else catalog:
-        show(format_catalog(each, catalog[each]))
+    if kind is not None and kind not in KINDS:
+        raise InputError(Fault(where="list", rule="unknown kind", got=kind, known=KINDS))
+    for each in [kind] if kind else KINDS:
+        show(format_catalog(each, list_names(each)))
 
 
 @app.command(rich_help_panel=STUDIES)

@@ -25,7 +25,8 @@ import pyarrow.fs as pafs
 import pyarrow.json
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".npz")
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.credentials import remove_credentials
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 5.0
 """Seconds between two attempts of a storage with retries; each pause is twice the one before."""
@@ -43,23 +45,6 @@ ABANDONED_SECONDS = 60.0
 _T = TypeVar("_T")
 # As `_write_local` names them
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
-# A password may contain any character, because secret keys that were not quoted do: slashes, `?`, `#`, even blanks. The
-# user's name may be missing. A port is no password.
-_CREDENTIALS = re.compile(
-    r"""://(?:[^/?#:@\s]+@|[^/?#:@\s]*:(?:(?!\d{1,5}(?:[\s'")]|$))\S*@|(?!\d{1,5}(?:[/\s'")]|$))[^\n'"]*@))"""
-)
-_SECRET_PARAMETERS = re.compile(
-    r"""([?&;][^=&;?\s'"]*(?:secret|token|pass|key|cred|sig|sas|auth(?!ority))[^=&;?\s'"]*=)[^&\s'")]*""", re.IGNORECASE
-)
-
-
-def remove_credentials(text: str | Path) -> str:
-    """Return a location, or a text that contains locations, without the secrets of its URLs.
-
-    User and password are removed, and the values of parameters whose names are those of secrets, such as `client_secret`.
-    """
-    without_users = _CREDENTIALS.sub("://", str(text))
-    return _SECRET_PARAMETERS.sub(r"\1***", without_users) if "://" in without_users else without_users
 
 
 @dataclass(frozen=True)
@@ -122,9 +107,8 @@ class Storage:
         path = self.path(name)
 
         def read() -> bytes:
-            # A named pipe would wait for a writer
-            if self.is_local and Path(path).exists() and not Path(path).is_file():
-                raise OSError(errno.EINVAL, "Not a regular file", path)
+            if self.is_local:
+                return _read_local(path)
             try:
                 with self.filesystem.open_input_stream(path) as stream:
                     return bytes(stream.read())
@@ -230,6 +214,26 @@ def _request_single_puts(url: str) -> str:
         return url
     query = "&".join(filter(None, [parts.query, "allow_delayed_open=true"]))
     return urlunsplit(parts._replace(query=query))
+
+
+def _read_local(path: str) -> bytes:
+    """Return the content of a file; an order of magnitude faster for a small one than a stream of pyarrow."""
+    # Without waiting: a named pipe has no end before it has a writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        content = os.read(descriptor, about.st_size + 1)
+        # One call returns at most 2 GiB
+        if len(content) != about.st_size:
+            with open(descriptor, "rb", closefd=False) as stream:
+                content += stream.read()
+        return content
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
+    finally:
+        os.close(descriptor)
 
 
 def _write_local(path: Path, content: bytes) -> None:

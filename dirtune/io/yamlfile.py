@@ -7,12 +7,16 @@ of any content takes little time and memory: its size, its depth, and the values
 import codecs
 import io
 import re
+from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from dirtune.errors import Fault, InputError
 
@@ -34,8 +38,8 @@ _RESOLVERS = (
 )
 
 
-class _Loader(yaml.SafeLoader):
-    """Loader of the core schema of YAML 1.2 with merge keys."""
+class _CoreSchema(Composer, SafeConstructor, Resolver):
+    """Composer and constructor of the core schema of YAML 1.2 with merge keys."""
 
     # Without those of YAML 1.1, such as octal and sexagesimal numbers, dates, and booleans of other words
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -122,27 +126,53 @@ class _Loader(yaml.SafeLoader):
 
 
 for _name, _expression, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
+    _CoreSchema.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_expression.pattern})$"), list(_first))
 _CONSTRUCTORS: dict[str, Any] = {
     "null": lambda loader, node: None,
     "bool": lambda loader, node: node.value.lower() == "true",
-    "int": _Loader.construct_integer,
-    "float": _Loader.construct_float,
-    "str": _Loader.construct_text,
+    "int": _CoreSchema.construct_integer,
+    "float": _CoreSchema.construct_float,
+    "str": _CoreSchema.construct_text,
     # As a value, `<<` is a text.
-    "merge": _Loader.construct_scalar,
+    "merge": _CoreSchema.construct_scalar,
     "seq": lambda loader, node: loader.construct_sequence(node, deep=True),
-    "map": _Loader.construct_map,
+    "map": _CoreSchema.construct_map,
 }
 for _name, _construct in _CONSTRUCTORS.items():
-    _Loader.add_constructor(_TAG + _name, _construct)
-_Loader.yaml_constructors[None] = _Loader.construct_undefined
+    _CoreSchema.add_constructor(_TAG + _name, _construct)
+_CoreSchema.yaml_constructors[None] = _CoreSchema.construct_undefined
+
+
+class _Loader(_CoreSchema, yaml.SafeLoader):
+    """Loader in Python."""
 
 
 class _TextLoader(_Loader):
     """Loader that reads every scalar as a text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+_LOADERS: dict[bool, tuple[Any, ...]] = {False: (_Loader,), True: (_TextLoader,)}
+"""Loaders, the fastest first, by whether every scalar is a text."""
+# PyYAML may come without libyaml
+with suppress(ImportError):
+    from yaml.cyaml import CParser
+
+    class _FastLoader(_CoreSchema, CParser):  # type: ignore[misc]
+        """Loader with the parser of libyaml, which is ten times as fast."""
+
+        def __init__(self, stream: str) -> None:
+            CParser.__init__(self, stream)
+            for base in (Composer, SafeConstructor, Resolver):
+                base.__init__(self)
+
+    class _FastTextLoader(_FastLoader):
+        """Loader that reads every scalar as a text."""
+
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    _LOADERS = {False: (_FastLoader, _Loader), True: (_FastTextLoader, _TextLoader)}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -177,8 +207,15 @@ def _parse(text: str, where: str, only_texts: bool) -> Any:
     if len(text) > MAX_CHARACTERS:
         rule = f"is larger than {MAX_CHARACTERS:,} characters"
         raise InputError(Fault(where=where, rule=rule, got=len(text)))
+    fastest, *others = _LOADERS[only_texts]
     try:
-        return yaml.load(text, Loader=_TextLoader if only_texts else _Loader)
+        try:
+            return yaml.load(text, Loader=fastest)
+        except (yaml.YAMLError, ValueError):
+            # libyaml refuses the two escapes by which JSON writes a character beyond 16 bits, and words faults differently
+            if not others:
+                raise
+        return yaml.load(text, Loader=others[0])
     except yaml.MarkedYAMLError as error:
         line = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
         raise InputError(Fault(where=line, rule=f"not readable as YAML ({error.problem})")) from None

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dirtune.errors import InputError, escape_control_characters
-from dirtune.io.storage import remove_credentials
+from dirtune.io.credentials import remove_credentials
 from dirtune.results.figures import FIGURES
 from dirtune.results.report.page import make_environment
 from dirtune.results.tables.comparison import TableRequest

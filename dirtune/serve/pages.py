@@ -15,7 +15,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.metrics import EXTRA_METRICS, METRICS, REGIONS
 from dirtune.results import figures
 from dirtune.results.analysis.soundness import check_study

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.plugins import load_files, load_recorded_files
 from dirtune.results.records.compaction import compact_if_outdated
 from dirtune.study import files

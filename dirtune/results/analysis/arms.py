@@ -109,7 +109,7 @@ def read_study_runs(storage: Storage, info: studies.StudyInfo, rule: Selection) 
         InputError: a file is damaged.
     """
     # Both tables at one moment, so that a running sweep cannot add a trial to one of them alone.
-    found = store.read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS})
+    found = store.read_tables(storage, {"trials": TRIAL_COLUMNS, "metrics": METRIC_COLUMNS}, encode=True)
     trials, metrics = to_trial_rows(found["trials"]), found["metrics"]
     candidates = _make_candidates(trials, metrics, info)
     by_arm = list_arm_trials(trials, info)
@@ -188,8 +188,13 @@ def get_values_by_trial(
 
 
 def filter_rows(metrics: pa.Table, **conditions: str) -> pa.Table:
-    """Return the rows of the table `metrics` whose columns have these values."""
+    """Return the rows of the table `metrics`, whose texts may be dictionaries, whose columns have these values."""
     for column, value in conditions.items():
+        if pa.types.is_dictionary(metrics[column].type):
+            encoded = metrics[column].combine_chunks()
+            code = encoded.dictionary.index(value).as_py()
+            metrics = metrics.filter(pc.equal(encoded.indices, pa.array([code], pa.int32())[0]))
+            continue
         # Making an Arrow scalar of a Python text imports pandas, 0.3 s; the column's own values are scalars already.
         known = pc.unique(metrics[column])
         own = next((each for each in known if each.as_py() == value), None)

@@ -111,8 +111,9 @@ def list_due_seeds(rule: SequentialRule, values: Values) -> dict[str, tuple[int,
 
 def read_values(storage: Storage, rule: SequentialRule) -> dict[str, dict[int, float]]:
     """Return the compared values of all recorded trials of a study, by arm and seed."""
-    trials = store.read_table(storage, "trials", columns=("arm", "seed", "status")).to_pylist()
-    by_trial = _get_values(store.read_table(storage, "metrics", columns=METRIC_COLUMNS), rule)
+    wanted = {"trials": ("arm", "seed", "status"), "metrics": METRIC_COLUMNS}
+    tables = store.read_tables(storage, wanted, encode=True)
+    trials, by_trial = tables["trials"].to_pylist(), _get_values(tables["metrics"], rule)
     found: dict[str, dict[int, float]] = {}
     for trial in trials:
         value = by_trial.get(trial["trial_id"])

@@ -101,6 +101,7 @@ class Finding:
         return f"{self.subject}: {self.text} -> {self.advice}"
 
 
+@store.read_once()
 def check_study(root: str | Path, study: str) -> list[Finding]:
     """Return the findings of a study, the most severe first.
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.credentials import remove_credentials
 from dirtune.io.jsonfile import read_json_object
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.results.analysis.sequential import plan_due_seeds
 from dirtune.results.records import kept, names, store, studies
 

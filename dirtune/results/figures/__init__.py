@@ -48,6 +48,7 @@ from dirtune.results.figures.similarity import build_similarity, draw_similarity
 from dirtune.results.figures.training_curves import build_training_curves, draw_training_curves
 from dirtune.results.figures.tsne import build_tsne, draw_tsne
 from dirtune.results.records.names import check_known
+from dirtune.results.records.store import read_once
 
 __all__ = [
     "COLORS",
@@ -101,6 +102,7 @@ FIGURES: Registry[FigureKind[Any]] = Registry(
 )
 
 
+@read_once()
 def plot(
     root: str | Path,
     study: str,

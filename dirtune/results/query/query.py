@@ -26,10 +26,11 @@ from dirtune.results.analysis import floors
 from dirtune.results.query.views import COLUMNS, VIEWS, list_view_statements
 from dirtune.results.records.parquetfile import OnDamaged
 from dirtune.results.records.schema import SCHEMAS, TABLES
-from dirtune.results.records.store import read_table, read_tables, scan_predictions
+from dirtune.results.records.store import read_once, read_table, read_tables, scan_predictions
 from dirtune.results.records.studies import open_studies
 
 
+@read_once()
 def query(
     sql: str,
     root: str | Path,
@@ -167,7 +168,7 @@ def _load_tables(
     tables: dict[str, Any] = {name: pa.Table.from_batches([], SCHEMAS[name]) for name in TABLES}
     named = dict.fromkeys(words & {"trials", "metrics", "epochs"})
     if named:
-        tables |= read_tables(root, named, studies=studies, on_damaged=on_damaged)
+        tables |= read_tables(root, named, studies=studies, on_damaged=on_damaged, encode=True)
     if "predictions" in words:
         tables["predictions"] = scan_predictions(root, studies=studies, on_damaged=on_damaged)
     tables |= {name: pa.Table.from_batches([], schema) for name, schema in floors.TABLES.items()}

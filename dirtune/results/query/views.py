@@ -11,8 +11,8 @@ Floors (`dirtune.training.floors`) are in two tables of their own, so that no st
 row per study, floor, split, region and metric, `floor_predictions` the rows of `predictions` with study and floor.
 """
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 VIEWS = {"results": ("trials", "metrics"), "arms": ("trials", "metrics"), "curves": ("trials", "epochs")}
 """Tables of each view."""
@@ -41,21 +41,46 @@ COLUMNS = {
 
 
 def list_view_statements(metrics: pa.Table) -> list[str]:
-    """Return the SQL that creates the views; the columns of `results` follow from the table `metrics`."""
-    best = metrics.filter(pc.equal(metrics["selection"], "best_val"))
-    keys = best.group_by(["split", "region", "metric"]).aggregate([]).to_pylist()
+    """Return the SQL that creates the views; the columns of `results` follow from the table `metrics`.
+
+    Args:
+        metrics: the table, whose columns of text may be dictionaries.
+    """
+    keys = _list_keys(metrics)
+    # A number for each column of the view: a row's texts are compared once, and not once for every column
+    terms, numbers, size = ["0"], [0] * len(keys), 1
+    for name in ("split", "region", "metric"):
+        known = list(dict.fromkeys(key[name] for key in keys))
+        cases = " ".join(f"WHEN {_quote(value)} THEN {size * at}" for at, value in enumerate(known))
+        terms += [f"CASE {name} {cases} END"] if known else []
+        numbers = [number + size * known.index(key[name]) for number, key in zip(numbers, keys, strict=True)]
+        size *= len(known)
     columns = [
-        f"""max(value) FILTER (split = {_quote(key["split"])} AND region = {_quote(key["region"])} """
-        f"""AND metric = {_quote(key["metric"])}) AS {_quote(".".join(key.values()), '"')}"""
-        for key in keys
+        f"max(value) FILTER (number = {number}) AS " + _quote(".".join(key.values()), '"')
+        for number, key in zip(numbers, keys, strict=True)
     ]
-    values = ", ".join(["trial_id", *columns])
     results = (
-        "CREATE VIEW results AS SELECT * FROM trials LEFT JOIN "
-        f"(SELECT {values} FROM metrics WHERE selection = 'best_val' GROUP BY trial_id) "
-        "USING (trial_id)"
+        f"CREATE VIEW results AS SELECT * FROM trials LEFT JOIN (SELECT {', '.join(['trial_id', *columns])} FROM "
+        f"(SELECT trial_id, value, {' + '.join(terms)} AS number FROM metrics WHERE selection = 'best_val') "
+        "GROUP BY trial_id) USING (trial_id)"
     )
     return [results, ARMS, CURVES]
+
+
+def _list_keys(metrics: pa.Table) -> list[dict[str, str]]:
+    """Return the split, region and metric of every number at the best validation epoch."""
+    if not metrics.num_rows:
+        return []
+    names = ("selection", "split", "region", "metric")
+    columns = [metrics[name].combine_chunks() for name in names]
+    encoded = [each if pa.types.is_dictionary(each.type) else each.dictionary_encode() for each in columns]
+    texts = [each.dictionary.to_pylist() for each in encoded]
+    sizes = [len(each) for each in texts]
+    # Counting is faster than the aggregation of four columns of text
+    numbers = np.ravel_multi_index([each.indices.to_numpy() for each in encoded], sizes)
+    found = np.unravel_index(np.flatnonzero(np.bincount(numbers)), sizes)
+    rows = [[known[at] for known, at in zip(texts, places, strict=True)] for places in zip(*found, strict=True)]
+    return [dict(zip(names[1:], values, strict=True)) for selection, *values in rows if selection == "best_val"]
 
 
 def _quote(value: str, mark: str = "'") -> str:

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.credentials import remove_credentials
 from dirtune.io.jsonfile import read_json_object
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.randomness import get_repetition
 from dirtune.results.records.names import PROVENANCE, RESOLVED_STUDY, SELECTED

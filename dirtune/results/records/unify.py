@@ -20,6 +20,10 @@ def unify(tables: Iterable[pa.Table]) -> pa.Table:
     double to double, any other two to string (numbers and booleans as Arrow prints them).
     """
     tables = [table.replace_schema_metadata(None) for table in tables]
+    # Merging the schemas of thousands of tables takes longer than reading them
+    if tables and all(table.schema.equals(tables[0].schema) for table in tables[1:]):
+        unified = pa.concat_tables(tables)
+        return unified.combine_chunks() if len(tables) > MANY else unified
     try:
         unified = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):

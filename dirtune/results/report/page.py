@@ -13,6 +13,7 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, FunctionLoader, Strict
 from markupsafe import Markup
 
 from dirtune.io.storage import Storage
+from dirtune.results.records.store import read_once
 from dirtune.results.report.content import read_content
 from dirtune.results.report.figures import draw_pictures
 from dirtune.results.tables.render import footer, grids
@@ -34,6 +35,7 @@ def write_report(root: str | Path, study: str, *, output: Path | None = None) ->
     return file
 
 
+@read_once()
 def render_page(root: str | Path, study: str) -> str:
     """Return the HTML of a report; raises as `write_report`."""
     content = read_content(root, study)

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
 LEVEL = 0.05
 
@@ -72,7 +72,7 @@ def rank_arms(losses: Mapping[str, Mapping[object, float]]) -> Ranking:
         blocks=len(common),
         left_out=len(every) - len(common),
         critical_difference=difference,
-        p_friedman=float(chdtrc(len(arms) - 1, statistic)),
+        p_friedman=float(scipy.special.chdtrc(len(arms) - 1, statistic)),
         cliques=find_cliques(means, difference),
     )
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+import scipy
 
 from dirtune.results.statistics import power, verdict
 from dirtune.results.statistics.margin import Margin
@@ -102,8 +102,10 @@ def compute_factors(sizes: tuple[int, ...], level: float) -> tuple[float, float]
             t = total / np.sqrt(n * variance)
             # The factor is at most the level, so a path counts only where its p is below the share of it.
             for side, (value, bound) in enumerate(((-np.abs(t), level * share / 2), (t, level * share))):
-                far = np.flatnonzero(value < stdtrit(n - 1, bound))
-                ratios[side, far] = np.minimum(ratios[side, far], (2 - side) * stdtr(n - 1, value[far]) / share)
+                far = np.flatnonzero(value < scipy.special.stdtrit(n - 1, bound))
+                ratios[side, far] = np.minimum(
+                    ratios[side, far], (2 - side) * scipy.special.stdtr(n - 1, value[far]) / share
+                )
         for side in (0, 1):
             smallest[side].append(ratios[side])
     both = [float(np.quantile(np.concatenate(side), level)) for side in smallest]

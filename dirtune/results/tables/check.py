@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
 from dirtune.results import spreadsheets, textgrid
+from dirtune.results.records.store import read_once
 from dirtune.results.tables import comparison
 from dirtune.results.tables.render import flat, formats, grids, latex
 
@@ -173,6 +174,7 @@ def _read_grid(grid: grids.Grid, style: str) -> tuple[list[str], dict[tuple[str,
     return lines[first - 1], {tuple(cells[:keys]): cells for cells in lines[first:]}
 
 
+@read_once()
 def check_file(root: str | Path, file: Path, request: comparison.TableRequest | None = None) -> CheckReport:
     """Compare the numbers of a table in a file with those of the store.
 

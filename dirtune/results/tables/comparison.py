@@ -13,6 +13,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.arms import match_arms
 from dirtune.results.records.names import check_known
+from dirtune.results.records.store import read_once
 from dirtune.results.statistics.margin import Margin
 from dirtune.results.tables.marks import BOLD, SPREADS
 from dirtune.results.tables.published import SPLIT_KINDS, PublishedRow, find_published
@@ -103,6 +104,7 @@ class Comparison:
         return [tuple(part for part in self.parts if part.study == study) for study in studies]
 
 
+@read_once()
 def compare(root: str | Path, request: TableRequest) -> Comparison:
     """Read everything that a request asks for; each study is read once.
 

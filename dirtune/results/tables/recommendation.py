@@ -12,11 +12,13 @@ from pathlib import Path
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.selection import to_loss
 from dirtune.results.records import names
+from dirtune.results.records.store import read_once
 from dirtune.results.tables.floors import FloorRow, find_unbeaten, format_floor
 from dirtune.results.tables.render.numbers import format_change
 from dirtune.results.tables.table import ArmRow, ArmTable, make_arm_table
 
 
+@read_once()
 def describe_recommendation(root: str | Path, study: str) -> list[str]:
     """Return the recommended method as a sentence, and one sentence each on costs, undecided methods and floors.
 

@@ -71,7 +71,8 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 )
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
                 data = blocks.materialize(options.data, manifest, worker=settings.resources)
-                tune_run.run_with_tune(driver, settings, data, concurrency)
+                with compaction.keep_compacted(storage):
+                    tune_run.run_with_tune(driver, settings, data, concurrency)
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compaction.compact_if_outdated(storage)
             # At the end, when no trial needs the CPUs; not after a stop request, which must end soon.

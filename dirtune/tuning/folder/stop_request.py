@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.process import defer_first_signal
 from dirtune.results.analysis.status import open_sweep
 from dirtune.tuning.folder.layout import STOP_REQUEST

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dirtune.errors import Fault, InputError
-from dirtune.results.records.compaction import compact, compact_if_outdated, compact_study
+from dirtune.io.storage import Storage
+from dirtune.results.records.compaction import Records, compact, compact_if_outdated, compact_study, keep_compacted
 from dirtune.results.records.store import read_statuses, read_table, write_record
+from dirtune.results.records.unify import unify
 from tests.results.record_factory import metric_rows, record, write_study
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,6 +47,65 @@ def test_compacted_trials_are_not_opened_again(tmp_path: Path) -> None:
     (tmp_path / "study/results/metrics/a-0.parquet").write_bytes(b"must not be read")
 
     assert read_table(storage, "metrics").num_rows == len(metric_rows(0.0))
+
+
+def test_a_cache_with_the_seal_of_the_folder_is_read_without_a_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = write_study(tmp_path, [record("a", seed) for seed in range(3)])
+    compact(storage)
+    listed: list[str] = []
+    monkeypatch.setattr("dirtune.results.records.compaction.list_stamps", lambda folder: listed.append("") or {})
+
+    assert read_table(storage, "trials").num_rows == 3
+    assert read_table(storage, "metrics").num_rows == 3 * len(metric_rows(0.0))
+    assert not listed
+    write_record(storage, record("a", 3))
+    read_table(storage, "trials")
+    assert listed
+
+
+def test_between_the_two_files_of_a_compaction_both_tables_have_the_same_trials(tmp_path: Path) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact(storage)
+    earlier = (tmp_path / "study/results/compacted/metrics.parquet").read_bytes()
+    write_record(storage, record("a", 1))
+    compact(storage)
+    storage.write("results/compacted/metrics.parquet", earlier)
+
+    records = Records(storage)
+    trials = unify(records.read("trials", ["trial_id"]))
+    write_record(storage, record("a", 2))
+    metrics = unify(records.read("metrics", ["trial_id"]))
+
+    assert set(trials["trial_id"].to_pylist()) == set(metrics["trial_id"].to_pylist()) == {"a-0", "a-1"}
+
+
+def test_a_copy_of_a_study_is_not_taken_for_the_sealed_folder(tmp_path: Path) -> None:
+    storage = write_study(tmp_path / "one", [record("a", 0), record("a", 1)])
+    compact(storage)
+    # As of a copy that kept the times and lost a file
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("a-1.parquet"))
+    folders = [tmp_path / name / "study/results/trials" for name in ("one", "two")]
+    times = folders[0].stat()
+    os.utime(folders[1], ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert read_statuses(Storage.open(tmp_path / "two/study")) == {"a-0": "complete"}
+
+
+def test_a_study_is_compacted_while_its_trials_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dirtune.results.records.compaction.SECONDS_BETWEEN_CHECKS", 0.01)
+    monkeypatch.setattr("dirtune.results.records.compaction.LEAST_NEW", 2)
+    storage = write_study(tmp_path, [record("a", 0)])
+    cache = tmp_path / "study/results/compacted/metrics.parquet"
+    with keep_compacted(storage):
+        for seed in range(1, 500):
+            write_record(storage, record("a", seed))
+            if cache.exists():
+                break
+
+    assert cache.exists()
+    assert len(read_statuses(storage)) == seed + 1
 
 
 def test_batches_of_files_are_read_in_order_and_all_damaged_files_are_named(
@@ -124,12 +188,12 @@ def test_a_damaged_cache_costs_no_rows_and_is_made_again(tmp_path: Path) -> None
     storage = write_study(tmp_path, [record("a", 0)])
     compact(storage)
     cache = tmp_path / "study/results/compacted/trials.parquet"
-    whole = cache.read_bytes()
+    whole = pq.read_table(cache)
     cache.write_bytes(b"damaged")
 
     assert read_statuses(storage) == {"a-0": "complete"}
     compact_if_outdated(storage)
-    assert cache.read_bytes() == whole
+    assert pq.read_table(cache) == whole
 
 
 def test_only_an_outdated_cache_is_made_again(tmp_path: Path) -> None:

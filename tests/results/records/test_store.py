@@ -19,10 +19,11 @@ import pytest
 import dirtune.results
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
-from dirtune.results.records.compaction import compact_if_outdated, read_rows
+from dirtune.results.records.compaction import Records, compact, compact_if_outdated
 from dirtune.results.records.parquetfile import encode_table
 from dirtune.results.records.schema import SCHEMAS, SplitPredictions, TrialRecord
 from dirtune.results.records.store import (
+    read_once,
     read_statuses,
     read_table,
     read_tables,
@@ -322,18 +323,42 @@ def test_several_tables_have_the_same_trials_during_a_running_sweep(
 ) -> None:
     storage = write_study(tmp_path, [record("a", seed) for seed in range(3)])
 
-    def while_a_trial_ends(folder: Storage, table: str, *rest: Any) -> list[pa.Table]:
-        rows = read_rows(folder, table, *rest)
-        write_record(folder, record("late", len(rows), trial_id=f"late in {table}"))
+    read = Records.read
+
+    def while_a_trial_ends(records: Records, table: str, *rest: Any) -> list[pa.Table]:
+        rows = read(records, table, *rest)
+        write_record(storage, record("late", len(rows), trial_id=f"late in {table}"))
         return rows
 
-    monkeypatch.setattr("dirtune.results.records.store.read_rows", while_a_trial_ends)
+    monkeypatch.setattr(Records, "read", while_a_trial_ends)
     found = read_tables(storage, {"trials": ["arm"], "metrics": ["value"]})
 
     assert set(found["trials"].column_names) == {"trial_id", "arm"}
     for table in found.values():
         assert set(table["trial_id"].to_pylist()) == {"a-0", "a-1", "a-2"}
     assert len(read_statuses(storage)) == 5
+
+
+def test_what_is_made_in_one_block_shows_the_same_trials_and_reads_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = write_study(tmp_path, [record("a", 0)])
+    compact(storage)
+    write_record(storage, record("a", 1))
+    reads: list[str] = []
+    read = Storage.read
+    monkeypatch.setattr(Storage, "read", lambda folder, name: reads.append(name) or read(folder, name))
+
+    with read_once():
+        first = read_table(storage, "trials", columns=["arm"])
+        write_record(storage, record("a", 2))
+        assert read_table(storage, "trials", columns=["seed"])["seed"].to_pylist() == [0, 1]
+        assert read_table(tmp_path, "trials")["arm"].to_pylist() == first["arm"].to_pylist() == ["a", "a"]
+        assert set(read_table(storage, "metrics")["trial_id"].to_pylist()) == {"a-0", "a-1"}
+
+    folders = [name.split("/")[-2] for name in reads]
+    assert sorted(folders) == ["compacted", "compacted", "metrics", "trials"]
+    assert len(read_statuses(storage)) == 3
 
 
 def test_results_open_as_pandas_frames(tmp_path: Path) -> None:
