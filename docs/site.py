@@ -17,10 +17,26 @@ from dirtune.study.json_schema import make_json_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
-    "Start": ["index", "tutorials", "data", "running", "studies"],
+    "Start": ["index", "data", "running", "studies"],
+    "Tutorials": [
+        "tutorials",
+        *(
+            f"tutorials/{name}"
+            for name in (
+                "own_table",
+                "own_images",
+                "paper_table",
+                "tune_confirm",
+                "plugin",
+                "cluster",
+                "slurm",
+                "notebook",
+            )
+        ),
+    ],
     "Results": ["results", "statistics", "soundness", "serve", "trackers"],
     "Models": ["models", "losses"],
-    "Methods": ["papers", "examples", "extending"],
+    "Methods": ["papers", "examples", "extending", "hooks"],
     "Reference": ["catalog", "study_file", "api", "measured"],
     "Operation": ["cluster", "security"],
 }
@@ -41,7 +57,8 @@ _KINDS = {
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Set the navigation: every page once."""
-    written = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    docs = ROOT / "docs"
+    written = {str(path.relative_to(docs).with_suffix("")) for path in docs.rglob("*.md")}
     named = {name for names in SECTIONS.values() for name in names}
     others = sorted(written - named)
     config.nav = [{title: [f"{name}.md" for name in names]} for title, names in SECTIONS.items()]

@@ -26,10 +26,12 @@ README = ROOT / "README.md"
 # In the order in which their commands are run
 PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in ["running", "studies", "data", "results", "cluster"])]
 PAGES += sorted(set((ROOT / "docs").glob("*.md")) - set(PAGES))
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
+"""Their commands are run by `test_tutorials.py`."""
 
 
-def blocks(language: str, page: Path) -> list[str]:
-    """Return the fenced blocks of one language, in order."""
+def read_blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of every fenced block, in order."""
     found, lines, fence = [], [], None
     for line in page.read_text().splitlines():
         if not line.startswith("```"):
@@ -37,9 +39,14 @@ def blocks(language: str, page: Path) -> list[str]:
         elif fence is None:
             fence, lines = line[3:], []
         else:
-            found += ["\n".join(lines)] if fence == language else []
+            found.append((fence, "\n".join(lines)))
             fence = None
     return found
+
+
+def blocks(language: str, page: Path) -> list[str]:
+    """Return the fenced blocks of one language, in order."""
+    return [text for each, text in read_blocks(page) if each == language]
 
 
 def write_named_blocks(page: Path, folder: Path) -> None:
@@ -61,7 +68,7 @@ def test_the_readme_is_one_screen() -> None:
     assert len(README.read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *TUTORIALS], ids=lambda page: page.name)
 def test_every_path_and_link_exists(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"`((?:dirtune|pipelines|tests|search_spaces|benchmarks|docs)/[\w/.-]*)`", text)

@@ -33,9 +33,10 @@ def read_page(site: Path, name: str) -> str:
 
 def test_every_page_is_part_of_the_site(site: Path) -> None:
     start = (site / "index.html").read_text(encoding="utf-8")
-    for page in (ROOT / "docs").glob("*.md"):
-        assert (site / page.stem / "index.html").is_file()
-        assert f'href="{page.stem}/"' in start
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").with_suffix("")
+        assert (site / name / "index.html").is_file()
+        assert f'href="{name}/"' in start
 
 
 def test_the_catalog_has_every_name(site: Path) -> None:

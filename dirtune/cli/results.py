@@ -42,9 +42,10 @@ def log(
 ) -> None:
     """Write the trials that a tracker lacks: settings, learning curves and metrics; also during a sweep."""
     from dirtune.trackers.logging import log as log_study
+    from dirtune.trackers.target import parse_target
 
     number = log_study(study, to=to, results=results, report=report)
-    show(f"{to}: {number:,} trials written")
+    show(f"{parse_target(to, '--to')}: {number:,} trials written")
 
 
 @app.command(cls=SqlCommand, rich_help_panel=RESULTS)

@@ -7,11 +7,13 @@ security policy allows nothing but this server's own style and scripts.
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import PackageLoader
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -83,6 +85,118 @@ class _Guard:
         return secrets.compare_digest(given.encode(), self._token.encode())
 
 
+class _Site:
+    """The response to each route."""
+
+    def __init__(self, root: str) -> None:
+        self._pages = Pages(root)
+        self._templates = make_environment(PackageLoader("dirtune.serve"))
+        self._templates.finalize = lambda value: escape_control_characters(value) if type(value) is str else value
+        self._templates.globals |= {"place": remove_credentials(root), "choices": CHOICES}
+        self._templates.filters["duration"] = lambda seconds: str(timedelta(seconds=round(seconds)))
+
+    def show_studies(self, request: Request) -> Response:
+        return self._render("studies.html", studies=self._pages.list_studies())
+
+    def show_study(self, request: Request) -> Response:
+        name = request.path_params["study"]
+        info, status = self._pages.read_info(name), self._pages.read_status(name)
+        return self._render("study.html", study=name, info=info, status=status)
+
+    def show_progress(self, request: Request) -> Response:
+        """Render the part of a study's page that its script refreshes."""
+        return self._render("progress.html", status=self._pages.read_status(request.path_params["study"]))
+
+    def show_table(self, request: Request) -> Response:
+        name, chosen = request.path_params["study"], _read_form(request)
+        wanted = TableRequest(
+            studies=(name,),
+            metrics=tuple(chosen.get("metric", ())),
+            regions=tuple(chosen.get("region", CHOICES["region"])),
+            arms=tuple(chosen.get("arm", ())),
+            **_take_first(chosen, "split", "selection", "reference", "margin"),
+        )
+        return self._show_chosen("table.html", name, chosen, lambda: {"table": self._pages.make_table(wanted)})
+
+    def show_figures(self, request: Request) -> Response:
+        name, chosen = request.path_params["study"], _read_form(request)
+        options = _take_first(chosen, "metric", "region", "split", "selection", "reference", "x", "y", "each")
+        kind = chosen.get("kind", ["regions"])[0]
+
+        def draw() -> dict[str, Any]:
+            picture, remarks = self._pages.draw(name, kind, {**options, "arms": tuple(chosen.get("arm", ()))})
+            return {"picture": picture, "remarks": remarks}
+
+        return self._show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=tuple(FIGURES))
+
+    def show_trials(self, request: Request) -> Response:
+        name, chosen = request.path_params["study"], _take_first(_read_form(request), "arm", "status", "page")
+        arm, status, page = chosen.get("arm", ""), chosen.get("status", ""), chosen.get("page", "")
+        number = int(page) if page.isascii() and page.isdigit() else 1
+        return self._render(
+            "trials.html",
+            study=name,
+            info=self._pages.read_info(name),
+            found=self._pages.list_trials(name, arm=arm, status=status, page=number),
+            arm=arm,
+            status=status,
+            started=self._pages.read_status(name).started,
+        )
+
+    def show_trial(self, request: Request) -> Response:
+        name, trial_id = request.path_params["study"], request.path_params["trial"]
+        found = self._pages.read_trial(name, trial_id, request.query_params.get("curve", ""))
+        return self._render("trial.html", study=name, found=found)
+
+    def show_sql(self, request: Request) -> Response:
+        sql = request.query_params.get("sql", "")
+        rows, has_more, problem = None, False, ""
+        if sql.strip():
+            try:
+                rows, has_more = self._pages.run_sql(sql)
+            except InputError as error:
+                problem = str(error)
+        limits = {"limit": SQL_ROWS, "seconds": SQL_SECONDS}
+        values = {"sql": sql, "rows": rows, "has_more": has_more, "problem": problem, "examples": EXAMPLES}
+        return self._render("sql.html", 400 if problem else 200, **values, **limits)
+
+    def get_static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in STATIC:
+            raise HTTPException(404)
+        package, kind = STATIC[name]
+        folder = files(package) / "static" if package == "dirtune.serve" else files(package)
+        return Response(folder.joinpath(name).read_bytes(), media_type=kind)
+
+    def show_error(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, InputError):
+            return self._render("error.html", 404, title="This cannot be shown", problem=str(error))
+        if isinstance(error, HTTPException):
+            return self._render("error.html", error.status_code, title="Not found", problem="There is no such page.")
+        problem = f"The results cannot be read now: {remove_credentials(str(error))}"
+        return self._render("error.html", 503, title="Results are out of reach", problem=problem)
+
+    def _show_chosen(
+        self,
+        template: str,
+        study: str,
+        chosen: Mapping[str, list[str]],
+        make: Callable[[], dict[str, Any]],
+        **values: Any,
+    ) -> Response:
+        """Render a page with a form; an invalid choice is a sentence below the form, which remains."""
+        info = self._pages.read_info(study)
+        try:
+            made, problem = make(), ""
+        except InputError as error:
+            made, problem = {}, str(error)
+        values |= {"study": study, "info": info, "chosen": chosen, "problem": problem}
+        return self._render(template, 400 if problem else 200, **values, **made)
+
+    def _render(self, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+        return HTMLResponse(self._templates.get_template(template).render(values), code)
+
+
 def make_app(root: str, token: str) -> Starlette:
     """Return the application of a results root.
 
@@ -90,109 +204,19 @@ def make_app(root: str, token: str) -> Starlette:
         root: path or URL of the results.
         token: opens the pages: `/?token=...` stores it as a cookie.
     """
-    pages = Pages(root)
-    environment = make_environment(PackageLoader("dirtune.serve"))
-    environment.finalize = lambda value: escape_control_characters(value) if type(value) is str else value
-    environment.globals |= {"place": pages.place, "choices": CHOICES}
-
-    def render(template: str, code: int = 200, **values: Any) -> HTMLResponse:
-        return HTMLResponse(environment.get_template(template).render(values), code)
-
-    def show_studies(request: Request) -> Response:
-        return render("studies.html", studies=pages.list_studies())
-
-    def show_study(request: Request) -> Response:
-        name = request.path_params["study"]
-        return render("study.html", study=name, info=pages.read_info(name), status=pages.read_status(name))
-
-    def show_progress(request: Request) -> Response:
-        return render("progress.html", status=pages.read_status(request.path_params["study"]))
-
-    def show_table(request: Request) -> Response:
-        name, chosen = request.path_params["study"], _read_form(request)
-        made = TableRequest(
-            studies=(name,),
-            metrics=tuple(chosen.get("metric", ())),
-            regions=tuple(chosen.get("region", CHOICES["region"])),
-            arms=tuple(chosen.get("arm", ())),
-            **_take_first(chosen, "split", "selection", "reference", "margin"),
-        )
-        return show_chosen("table.html", name, chosen, lambda: {"table": pages.make_table(made)})
-
-    def show_figures(request: Request) -> Response:
-        name, chosen = request.path_params["study"], _read_form(request)
-        options = _take_first(chosen, "metric", "region", "split", "selection", "reference", "x", "y", "each")
-        kind = _take_first(chosen, "kind").get("kind", "regions")
-
-        def draw() -> dict[str, Any]:
-            picture, remarks = pages.draw(name, kind, {**options, "arms": tuple(chosen.get("arm", ()))})
-            return {"picture": picture, "remarks": remarks}
-
-        return show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=tuple(FIGURES))
-
-    def show_chosen(
-        template: str, study: str, chosen: Mapping[str, list[str]], make: Callable[[], dict[str, Any]], **values: Any
-    ) -> Response:
-        """Render a page with a form; an invalid choice is a sentence below the form, which remains."""
-        info = pages.read_info(study)
-        try:
-            made, problem = make(), ""
-        except InputError as error:
-            made, problem = {}, str(error)
-        values |= {"study": study, "info": info, "chosen": chosen, "problem": problem}
-        return render(template, 400 if problem else 200, **values, **made)
-
-    def show_trials(request: Request) -> Response:
-        name, chosen = request.path_params["study"], _take_first(_read_form(request), "arm", "status", "page")
-        arm, state, page = chosen.get("arm", ""), chosen.get("status", ""), chosen.get("page", "")
-        number = int(page) if page.isascii() and page.isdigit() else 1
-        found = pages.list_trials(name, arm=arm, state=state, page=number)
-        started = pages.read_status(name).started
-        return render(
-            "trials.html", study=name, info=pages.read_info(name), found=found, arm=arm, state=state, started=started
-        )
-
-    def show_trial(request: Request) -> Response:
-        name, trial_id = request.path_params["study"], request.path_params["trial"]
-        found = pages.read_trial(name, trial_id, request.query_params.get("curve", ""))
-        return render("trial.html", study=name, found=found)
-
-    def show_sql(request: Request) -> Response:
-        sql = request.query_params.get("sql", "")
-        rows, has_more, problem = None, False, ""
-        if sql.strip():
-            try:
-                rows, has_more = pages.run_sql(sql)
-            except InputError as error:
-                problem = str(error)
-        limits = {"limit": SQL_ROWS, "seconds": SQL_SECONDS}
-        values = {"sql": sql, "rows": rows, "has_more": has_more, "problem": problem, "examples": EXAMPLES}
-        return render("sql.html", 400 if problem else 200, **values, **limits)
-
-    def get_static(request: Request) -> Response:
-        package, kind = STATIC[request.path_params["name"]]
-        folder = files(package) / "static" if package == "dirtune.serve" else files(package)
-        return Response(folder.joinpath(request.path_params["name"]).read_bytes(), media_type=kind)
-
-    def show_error(request: Request, error: Exception) -> Response:
-        if isinstance(error, InputError):
-            return render("error.html", 404, problem=str(error))
-        if isinstance(error, KeyError):
-            return render("error.html", 404, problem="There is no such page.")
-        return render("error.html", 503, problem=f"The results cannot be read: {remove_credentials(str(error))}")
-
+    site = _Site(root)
     routes = [
-        Route("/", show_studies),
-        Route("/sql", show_sql),
-        Route("/static/{name}", get_static),
-        Route("/study/{study}", show_study),
-        Route("/study/{study}/progress", show_progress),
-        Route("/study/{study}/table", show_table),
-        Route("/study/{study}/figures", show_figures),
-        Route("/study/{study}/trials", show_trials),
-        Route("/study/{study}/trials/{trial}", show_trial),
+        Route("/", site.show_studies),
+        Route("/sql", site.show_sql),
+        Route("/static/{name}", site.get_static),
+        Route("/study/{study}", site.show_study),
+        Route("/study/{study}/progress", site.show_progress),
+        Route("/study/{study}/table", site.show_table),
+        Route("/study/{study}/figures", site.show_figures),
+        Route("/study/{study}/trials", site.show_trials),
+        Route("/study/{study}/trials/{trial}", site.show_trial),
     ]
-    handlers: dict[Any, Any] = {InputError: show_error, KeyError: show_error, OSError: show_error}
+    handlers: dict[Any, Any] = {InputError: site.show_error, OSError: site.show_error, 404: site.show_error}
     return Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)], exception_handlers=handlers)
 
 

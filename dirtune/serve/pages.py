@@ -15,7 +15,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.credentials import remove_credentials
 from dirtune.io.storage import Storage
 from dirtune.metrics import EXTRA_METRICS, METRICS, REGIONS
 from dirtune.results import figures
@@ -30,8 +29,10 @@ from dirtune.results.tables.render import footer, grids
 from dirtune.trackers.trial_log import TrialLog, read_recorded, read_running
 
 TRIALS_PER_PAGE = 200
-SQL_ROWS, SQL_SECONDS = 1_000, 10.0
-"""Limits of a statement."""
+SQL_ROWS, SQL_SECONDS, SQL_MEMORY = 1_000, 10.0, 2_000_000_000
+"""Limits of a statement: rows of its answer, time, and bytes."""
+LONGEST_CELL = 2_000
+"""Characters of a cell of its answer."""
 MOST_CACHED = 64
 TRACEBACK_BYTES = 20_000
 _T = TypeVar("_T")
@@ -42,9 +43,11 @@ class StudyLine:
     """A study in the list of all."""
 
     name: str
-    question: str
-    recorded: int
-    planned: int
+    question: str = ""
+    recorded: int = 0
+    planned: int = 0
+    problem: str = ""
+    """Why the study cannot be read; empty if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,10 @@ class TrialPage:
 
     log: TrialLog
     listings: Sequence[Listing]
+    curves: Sequence[str]
+    """Names of the values by epoch."""
     curve: str
-    """Name of the value by epoch that is drawn."""
+    """The one that is drawn; empty if there is none."""
     picture: str
     """As the address of an image; empty without a curve."""
     traceback: str
@@ -74,7 +79,7 @@ class TrialsPage:
     """Some trials of a study, newest last."""
 
     listing: Listing
-    trial_ids: Sequence[str]
+    """The first column is the trial's id."""
     page: int
     """From 1."""
     pages: int
@@ -87,6 +92,9 @@ class Pages:
 
     root: str
     _cache: dict[Hashable, Any] = field(default_factory=dict)
+    """The last used values are last."""
+    _cache_lock: Lock = field(default_factory=Lock)
+    """Requests have a thread each."""
     _drawing: Lock = field(default_factory=Lock)
     """matplotlib's settings are global."""
 
@@ -96,13 +104,7 @@ class Pages:
             found = studies.open_studies(self.root)
         except InputError:
             return []
-        lines = []
-        for name, folder in found.items():
-            info = self._read_study(folder)
-            planned = sum(plan.trials or len(plan.seeds) for plan in info.plans.values())
-            stamps = list_stamps(folder)
-            lines.append(StudyLine(name=name, question=info.question, recorded=len(stamps), planned=planned))
-        return lines
+        return [_summarize(name, folder) for name, folder in found.items()]
 
     def open_study(self, name: str) -> Storage:
         """Return the folder of a study; raises InputError, with the names of all, if there is none."""
@@ -110,7 +112,7 @@ class Pages:
 
     def read_info(self, name: str) -> studies.StudyInfo:
         """Return the facts of a study."""
-        return self._read_study(self.open_study(name))
+        return studies.read_study(self.open_study(name))
 
     def read_status(self, name: str) -> SweepStatus:
         """Return the progress of a study."""
@@ -122,9 +124,9 @@ class Pages:
 
         def make() -> ResultsTable:
             made = compare(self.root, request)
-            return ResultsTable(
-                grids=grids.make_grids(made), notes=footer.make_footer(made), findings=self._check(name)
-            )
+            # The same for every choice of columns
+            findings = self._remember(name, "findings", lambda: tuple(map(str, check_study(self.root, name))))
+            return ResultsTable(grids=grids.make_grids(made), notes=footer.make_footer(made), findings=findings)
 
         return self._remember(name, repr(request), make)
 
@@ -143,13 +145,13 @@ class Pages:
 
         return self._remember(study, (kind, *sorted(options.items())), make)
 
-    def list_trials(self, study: str, *, arm: str, state: str, page: int) -> TrialsPage:
+    def list_trials(self, study: str, *, arm: str, status: str, page: int) -> TrialsPage:
         """Return a page of the recorded trials of a study.
 
         Args:
             study: its name.
             arm: only this one; empty means all.
-            state: only this status; empty means all.
+            status: only this one; empty means all.
             page: number of the page, from 1.
         """
         columns = ("arm", "seed", "status", "objective", "epochs_run", "error_class", "finished_at")
@@ -161,7 +163,7 @@ class Pages:
         rows = [
             row
             for row in self._remember(study, "trials", read)
-            if arm in ("", row["arm"]) and state in ("", row["status"])
+            if arm in ("", row["arm"]) and status in ("", row["status"])
         ]
         pages = max(1, -(-len(rows) // TRIALS_PER_PAGE))
         page = min(max(page, 1), pages)
@@ -175,7 +177,6 @@ class Pages:
                     for row in shown
                 ),
             ),
-            trial_ids=[row["trial_id"] for row in shown],
             page=page,
             pages=pages,
             total=len(rows),
@@ -198,11 +199,11 @@ class Pages:
             log = next((each for each in read_running(folder) if each.trial_id == trial_id), None)
         if log is None:
             raise InputError(Fault(where=f"study {study}", rule="no such trial, recorded or running", got=trial_id))
-        values = sorted({name for each in log.curves.values() for name in each})
+        curves = sorted({name for each in log.curves.values() for name in each})
         default = f"val/{info.region}/{info.metric}"
-        curve = curve or (default if default in values else next(iter(values), ""))
-        if curve and curve not in values:
-            raise InputError(Fault(where="curve", rule="unknown value", got=curve, known=values))
+        curve = curve or (default if default in curves else next(iter(curves), ""))
+        if curve and curve not in curves:
+            raise InputError(Fault(where="curve", rule="unknown value", got=curve, known=curves))
         traceback = ""
         # The id is that of a trial in the results: it leads nowhere else.
         if folder.exists(name := f"trials/{log.trial_id}/traceback.txt"):
@@ -214,28 +215,17 @@ class Pages:
             Listing(title="Values by epoch", header=("value", "last"), rows=_format_rows(_get_last_values(log))),
         )
         picture = self._draw_curve(log, curve) if curve else ""
-        return TrialPage(log=log, listings=listings, curve=curve, picture=picture, traceback=traceback)
+        return TrialPage(log=log, listings=listings, curves=curves, curve=curve, picture=picture, traceback=traceback)
 
     def run_sql(self, sql: str) -> tuple[Listing, bool]:
-        """Return the rows of a read-only statement, and True if there are more of them than the limit.
+        """Return the rows of a read-only statement, long cells shortened, and True if there are more rows than the limit.
 
         Raises:
             InputError: as `query`.
         """
-        found = query(sql, self.root, limit=SQL_ROWS + 1, timeout=SQL_SECONDS)
-        rows = [tuple(map(_format, row.values())) for row in found.slice(0, SQL_ROWS).to_pylist()]
+        found = query(sql, self.root, limit=SQL_ROWS + 1, timeout=SQL_SECONDS, memory=SQL_MEMORY)
+        rows = [tuple(map(_format_cell, row.values())) for row in found.slice(0, SQL_ROWS).to_pylist()]
         return Listing(title="Rows", header=tuple(found.column_names), rows=tuple(rows)), found.num_rows > SQL_ROWS
-
-    @property
-    def place(self) -> str:
-        """The root, for people."""
-        return remove_credentials(self.root)
-
-    def _read_study(self, folder: Storage) -> studies.StudyInfo:
-        return studies.read_study(folder)
-
-    def _check(self, study: str) -> tuple[str, ...]:
-        return self._remember(study, "findings", lambda: tuple(map(str, check_study(self.root, study))))
 
     def _draw_curve(self, log: TrialLog, name: str) -> str:
         points = [(epoch, values[name]) for epoch, values in log.curves.items() if name in values]
@@ -255,12 +245,14 @@ class Pages:
         folder = self.open_study(study)
         versions = [folder.read(name) for name in (names.RESOLVED_STUDY, names.SELECTED) if folder.exists(name)]
         state = hash((tuple(list_stamps(folder).items()), *versions))
-        known = self._cache.pop((study, key), None)
+        with self._cache_lock:
+            known = self._cache.pop((study, key), None)
+        # Outside of the lock: two requests may make the same value, but none waits for another one's.
         value: _T = known[1] if known is not None and known[0] == state else make()
-        # The last used ones are last.
-        self._cache[study, key] = (state, value)
-        while len(self._cache) > MOST_CACHED:
-            self._cache.pop(next(iter(self._cache)), None)
+        with self._cache_lock:
+            self._cache[study, key] = (state, value)
+            while len(self._cache) > MOST_CACHED:
+                del self._cache[next(iter(self._cache))]
         return value
 
 
@@ -271,6 +263,20 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "selection": ("best_val", "last", "oracle"),
 }
 """Names that the forms offer."""
+
+
+def _summarize(name: str, folder: Storage) -> StudyLine:
+    """Return the line of a study; of one that is damaged, or was removed since it was listed, what is wrong with it."""
+    try:
+        info = studies.read_study(folder)
+        return StudyLine(
+            name=name,
+            question=info.question,
+            recorded=len(list_stamps(folder)),
+            planned=sum(plan.trials or len(plan.seeds) for plan in info.plans.values()),
+        )
+    except InputError as error:
+        return StudyLine(name=name, problem=str(error))
 
 
 def _get_last_values(log: TrialLog) -> dict[str, float]:
@@ -285,6 +291,11 @@ def _format(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _format_cell(value: Any) -> str:
+    text = _format(value)
+    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]} ... ({len(text):,} characters)"
 
 
 def _format_time(time: Any) -> str:

@@ -13,21 +13,20 @@ from dirtune.serve.app import TOKEN, make_app
 HOST = "127.0.0.1"
 
 
-def serve(results: str, *, port: int, on_start: Callable[[str], None], token: str | None = None) -> None:
+def serve(results: str, *, port: int, on_start: Callable[[str], None]) -> None:
     """Serve the results until Ctrl-C.
 
     Args:
         results: path or URL of the results.
         port: number of the port; 0 means a free one.
         on_start: called with the address, which contains the token.
-        token: None means a random one.
 
     Raises:
         InputError: the location is not usable, or the port is in use.
     """
     # Before anything is served
     Storage.open(results)
-    token = token or secrets.token_urlsafe(24)
+    token = secrets.token_urlsafe(24)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

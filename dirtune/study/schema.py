@@ -16,7 +16,7 @@ from dirtune.presets import PresetUse
 from dirtune.randomness import SEED_LIMIT
 from dirtune.study.search_settings import Search, Sequential
 from dirtune.study.space import Distribution
-from dirtune.trackers.target import PACKAGES
+from dirtune.trackers.target import PACKAGES, has_keys
 
 KeepModels = Literal["best", "all", "none"]
 
@@ -160,6 +160,9 @@ class Study(Frozen):
         for text in log:
             if text.partition(":")[0] not in PACKAGES:
                 raise ValueError(f"{text!r} must begin with one of {', '.join(PACKAGES)}")
+            # The study is copied into the results.
+            if has_keys(text):
+                raise ValueError("must have no keys: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return log
 
     @field_validator("seeds")

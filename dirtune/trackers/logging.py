@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage
+from dirtune.io.storage import Storage, remove_credentials
 from dirtune.progress import show_progress
 from dirtune.results.records.compaction import list_stamps
 from dirtune.results.records.studies import open_study
@@ -123,7 +123,7 @@ class StudyLog:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the first line of a package's error, shortened."""
-    lines = str(error).strip().splitlines()
+    """Return the first line of a package's error, shortened and without keys."""
+    lines = remove_credentials(str(error)).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0] if lines else ''}"
     return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -18,7 +18,11 @@ class Target(NamedTuple):
     """mlflow: tracking URI; wandb: PROJECT or ENTITY/PROJECT; tensorboard: folder. Empty: the default of each."""
 
     def __str__(self) -> str:
-        return f"{self.tracker}:{self.place}" if self.place else self.tracker
+        """Return the text that `parse_target` reads, without keys."""
+        # Imported here: it brings in pyarrow, which reading a study does without.
+        from dirtune.io.storage import remove_credentials
+
+        return f"{self.tracker}:{remove_credentials(self.place)}" if self.place else self.tracker
 
 
 def parse_target(text: str, where: str) -> Target:
@@ -35,6 +39,15 @@ def parse_target(text: str, where: str) -> Target:
     if name not in PACKAGES:
         raise InputError(Fault(where=where, rule="unknown tracker", got=name, known=tuple(PACKAGES)))
     return Target(name, place)
+
+
+def has_keys(text: str) -> bool:
+    """Return True if the place of a target is a URL with a password or a token."""
+    if "://" not in text:
+        return False
+    from dirtune.io.storage import remove_credentials
+
+    return remove_credentials(text) != text
 
 
 def check_installed(target: Target, where: str) -> None:

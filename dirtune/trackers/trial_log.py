@@ -27,20 +27,25 @@ RUNNING = "running"
 """Status of a trial that is not recorded."""
 _SETTING = "config."
 _TAGS = (
-    *(
-        "study",
-        "arm",
-        "seed",
-        "trial_id",
-        "status",
-        "role",
-        "replicate",
-        "cell",
-        "data",
-        "data_fingerprint",
-        "data_split",
-    ),
-    *("code_version", "device", "best_epoch", "epochs_run", "epochs_planned", "error", "error_class", "error_term"),
+    "study",
+    "arm",
+    "seed",
+    "trial_id",
+    "status",
+    "role",
+    "replicate",
+    "cell",
+    "data",
+    "data_fingerprint",
+    "data_split",
+    "code_version",
+    "device",
+    "best_epoch",
+    "epochs_run",
+    "epochs_planned",
+    "error",
+    "error_class",
+    "error_term",
 )
 """Columns of the trials table that are tags."""
 _MEASURED = ("objective", "samples_per_second", "peak_memory_bytes", "seconds_train", "seconds_eval", "seconds_data")
@@ -71,7 +76,7 @@ class TrialLog:
 
     @property
     def name(self) -> str:
-        """A name for people."""
+        """Display name."""
         return f"{self.arm}, seed {self.seed}"
 
 

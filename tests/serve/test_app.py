@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import boto3
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,6 +22,7 @@ from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.grids import make_grids
 from dirtune.serve import pages
 from dirtune.serve.app import EXAMPLES, make_app
+from tests.data.s3server import s3_server
 from tests.results.record_factory import record, write_study
 from tests.trackers.test_trackers import make_record
 
@@ -175,9 +178,7 @@ def test_figures_are_drawn_or_say_why_not(client: TestClient) -> None:
     assert "alert" in {attributes.get("role") for _, attributes in page.tags}
     options = {attributes.get("name") for tag, attributes in page.tags if tag == "select"}
     assert {"kind", "metric", "region", "arm", "reference", "split", "selection"} <= options
-    assert all(
-        f"<option>{kind}</option>" in client.get("/study/study/figures").text for kind in FIGURES if kind != "regions"
-    )
+    assert all(f">{kind}</option>" in client.get("/study/study/figures").text for kind in FIGURES if kind != "regions")
     assert "unknown plot" in read(client, "/study/study/figures?kind=../../secret", 400).text
 
 
@@ -215,10 +216,22 @@ def test_sql_reads_the_results_and_nothing_else(
     for sql in (
         f"select * from read_text('{root}/secret.txt')",
         "drop table trials",
+        "insert into trials select * from trials",
+        "update trials set seed = 7",
+        "create table mine as select 1",
+        f"copy trials to '{root}/written.csv'",
+        f"attach '{root}/written.db'",
+        "set memory_limit = '100GB'",
+        "install httpfs",
+        "pragma database_list; select 1",
         "select 1; select 2",
         "select nothing from trials",
     ):
         assert "secret\n" not in run(sql, 400)
+    assert not list(root.glob("written*"))
+    assert "(1,000,000 characters)" in run("select repeat('x', 1000000) as long")
+    monkeypatch.setattr(pages, "SQL_MEMORY", 50_000_000)
+    assert "needs more memory than 50,000,000 bytes" in run("select list(range) from range(100000000)", 400)
     monkeypatch.setattr(pages, "SQL_ROWS", 5)
     assert "Stopped at" in run("select unnest(range(9)) as n")
     monkeypatch.setattr(pages, "SQL_SECONDS", 0.2)
@@ -244,6 +257,82 @@ def test_other_paths_lead_nowhere(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert "secret</" not in answer.text
+
+
+def test_forms_send_names_as_they_are(client: TestClient) -> None:
+    """A name is shown with its control characters escaped, and sent without."""
+    page = read(client, "/study/study/trials")
+    assert EVIL in [attributes.get("value") for tag, attributes in page.tags if tag == "option"]
+    assert "3 recorded trials" in client.get("/study/study/trials", params={"arm": EVIL}).text
+
+
+def open_client(root: Path | str) -> TestClient:
+    client = TestClient(make_app(str(root), TOKEN))
+    client.get(f"/?token={TOKEN}")
+    return client
+
+
+def test_a_damaged_study_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    for name in ("good", "damaged"):
+        write_study(tmp_path, [make_record("vanilla", 0)], name=name, arms=["vanilla"], seeds=[0])
+    (tmp_path / "damaged/study.json").write_text("[")
+    client = open_client(tmp_path)
+    studies = client.get("/").text
+    assert "/study/good" in studies
+    assert "damaged/study.json" in studies
+    assert "damaged/study.json" in read(client, "/study/damaged", 404).text
+
+    file = tmp_path / "good/results/trials/vanilla-0.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    for path in ("", "/table", "/trials", "/trials/vanilla-0"):
+        assert "vanilla-0.parquet" in client.get(f"/study/good{path}").text, path
+
+
+def test_a_study_that_is_removed_is_gone_from_the_next_page_on(tmp_path: Path) -> None:
+    for name in ("kept", "removed"):
+        write_study(tmp_path, [make_record("vanilla", 0)], name=name, arms=["vanilla"], seeds=[0])
+    client = open_client(tmp_path)
+    pages_of = ["", "/progress", "/table", "/figures", "/trials", "/trials/vanilla-0"]
+    assert {client.get(f"/study/removed{page}").status_code for page in pages_of} == {200}
+    shutil.rmtree(tmp_path / "removed")
+    for page in pages_of:
+        assert "known: kept" in read(client, f"/study/removed{page}", 404).text
+    assert "/study/removed" not in client.get("/").text
+
+
+def test_results_in_an_object_store_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-store")
+    with s3_server() as (_, address):
+        boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1").create_bucket(Bucket="served")
+        url = f"s3://name:planted@served/results?region=us-east-1&scheme=http&endpoint_override={address}"
+        url = url.replace("name:planted", "key:secret-of-the-store")
+        storage = Storage.open(url).get_folder("study")
+        storage.write("study.json", json.dumps({"arms": ["vanilla"], "seeds": [0, 1]}).encode())
+        for seed in (0, 1):
+            write_record(storage, make_record("vanilla", seed))
+        client = open_client(url)
+        for path in (
+            "/",
+            "/study/study",
+            "/study/study/table",
+            "/study/study/figures",
+            "/study/study/trials/vanilla-0",
+        ):
+            answer = client.get(path)
+            assert answer.status_code == 200, answer.text
+            assert "secret-of-the-store" not in answer.text
+        assert "2 of 2 trials recorded" in client.get("/study/study/progress").text
+        assert "2" in read(client, "/sql?sql=select+count(*)+from+trials").text
+
+
+def test_a_storage_that_fails_is_a_sentence_without_keys(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("s3://key:planted@bucket/results: 503 Slow Down")
+
+    monkeypatch.setattr(pages.studies, "open_studies", fail)
+    page = read(client, "/study/study", 503)
+    assert "The results cannot be read now: s3://bucket/results: 503 Slow Down" in page.text
 
 
 def test_a_root_without_studies_says_so(tmp_path: Path) -> None:

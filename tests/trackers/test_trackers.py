@@ -16,6 +16,7 @@ import dirtune
 from dirtune.errors import InputError
 from dirtune.results.records.schema import TrialRecord
 from dirtune.results.records.store import write_record
+from dirtune.study.resolve import resolve
 from dirtune.trackers import logging, target
 from dirtune.trackers.target import Target, parse_target
 from tests.results.record_factory import OFFSETS, record, write_study
@@ -198,3 +199,15 @@ def test_a_missing_package_is_named(place: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(target.PACKAGES, "mlflow", "mlflow_of_another_world")
     with pytest.raises(InputError, match=r"mlflow: needs the package mlflow_\w+: `pip install 'dirtune\[mlflow\]'`"):
         dirtune.log("study", to="mlflow", results=place / "results")
+
+
+def test_keys_of_a_location_are_in_no_message_and_no_results(place: Path) -> None:
+    to = "mlflow:http://me:planted@127.0.0.1:9"
+    assert str(parse_target(to, "--to")) == "mlflow:http://127.0.0.1:9"
+    assert parse_target(to, "--to").place == "http://me:planted@127.0.0.1:9"
+    with pytest.raises(InputError) as caught:
+        dirtune.log("study", to=to, results=place / "results")
+    assert "planted" not in str(caught.value)
+    # A study is copied into the results.
+    with pytest.raises(InputError, match="log: must have no keys: set MLFLOW_TRACKING_USERNAME"):
+        resolve({"name": "tiny", "log": [to]}, where="tiny.yaml")

@@ -38,6 +38,7 @@ def query(
     studies: Sequence[str] | None = None,
     limit: int | None = None,
     timeout: float | None = None,
+    memory: int | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> pa.Table:
     """Run one SQL query over a results root.
@@ -49,6 +50,7 @@ def query(
         studies: only these; None means all.
         limit: maximum number of rows; None means all.
         timeout: time limit of the statement in seconds, above zero, without the loading of its tables; None means none.
+        memory: limit of the database's memory in bytes; None means DuckDB's own, a share of the machine's.
         on_damaged: called with the fault of each damaged file, which is then left out; None means that the first such
             file is an error. Of predictions, only the end of the file, with its index, is read beforehand.
 
@@ -61,7 +63,7 @@ def query(
     """
     # An unknown study is reported before any table is read.
     open_studies(root, studies)
-    with open_sealed(_load_tables(sql, root, studies, on_damaged)) as database:
+    with open_sealed(_load_tables(sql, root, studies, on_damaged), memory) as database:
         try:
             _check_is_query(database, sql)
             with _limit_time(timeout, database):
@@ -72,6 +74,9 @@ def query(
         except duckdb.PermissionException:
             rule = "reaches the results alone: no files, network, extensions or settings"
             raise InputError(Fault(where="query", rule=rule)) from None
+        except duckdb.OutOfMemoryException:
+            most = "DuckDB takes of this machine" if memory is None else f"{memory:,} bytes"
+            raise InputError(Fault(where="query", rule=f"needs more memory than {most}")) from None
         except duckdb.Error as error:
             columns = {name: list(SCHEMAS[name].names) for name in TABLES}
             columns |= {name: list(schema.names) for name, schema in floors.TABLES.items()}
@@ -178,10 +183,12 @@ def _load_tables(
 
 
 @contextmanager
-def open_sealed(tables: dict[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory database with these tables, sealed from everything else."""
+def open_sealed(tables: dict[str, Any], memory: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory database with these tables, sealed from everything else; `memory` limits its bytes."""
     # Without a temporary directory nothing is spilled to the disk either.
-    config = {"python_enable_replacements": False, "temp_directory": ""}
+    config: dict[str, Any] = {"python_enable_replacements": False, "temp_directory": ""}
+    if memory is not None:
+        config["memory_limit"] = f"{memory}B"
     with duckdb.connect(":memory:", config=config) as database:
         # Times are recorded in UTC; the session would use the local zone.
         database.execute("SET TimeZone = 'UTC'")
