@@ -7,6 +7,7 @@ of any content takes little time and memory: its size, its depth, and the values
 import codecs
 import io
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
@@ -44,6 +45,7 @@ class _CoreSchema(Composer, SafeConstructor, Resolver):
     # Without those of YAML 1.1, such as octal and sexagesimal numbers, dates, and booleans of other words
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
+    peek_event: Callable[[], Any]
     depth = 0
     count = 0
 
@@ -62,8 +64,7 @@ class _CoreSchema(Composer, SafeConstructor, Resolver):
         return node
 
     def _get_mark(self) -> Any:
-        peek_event: Any = self.peek_event
-        return peek_event().start_mark
+        return self.peek_event().start_mark
 
     def get_single_node(self) -> yaml.Node | None:
         """Compose the document; raise if aliases repeat too many values."""
@@ -157,9 +158,9 @@ _LOADERS: dict[bool, tuple[Any, ...]] = {False: (_Loader,), True: (_TextLoader,)
 """Loaders, the fastest first, by whether every scalar is a text."""
 # PyYAML may come without libyaml
 with suppress(ImportError):
-    from yaml.cyaml import CParser
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
-    class _FastLoader(_CoreSchema, CParser):  # type: ignore[misc]
+    class _FastLoader(_CoreSchema, CParser):
         """Loader with the parser of libyaml, which is ten times as fast."""
 
         def __init__(self, stream: str) -> None:

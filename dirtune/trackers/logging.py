@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
-from dirtune.io.storage import Storage, remove_credentials
+from dirtune.io.credentials import remove_credentials
+from dirtune.io.storage import Storage
 from dirtune.progress import show_progress
 from dirtune.results.records.compaction import list_stamps
 from dirtune.results.records.studies import open_study

@@ -20,7 +20,7 @@ class Target(NamedTuple):
     def __str__(self) -> str:
         """Return the text that `parse_target` reads, without keys."""
         # Imported here: it brings in pyarrow, which reading a study does without.
-        from dirtune.io.storage import remove_credentials
+        from dirtune.io.credentials import remove_credentials
 
         return f"{self.tracker}:{remove_credentials(self.place)}" if self.place else self.tracker
 
@@ -45,7 +45,7 @@ def has_keys(text: str) -> bool:
     """Return True if the place of a target is a URL with a password or a token."""
     if "://" not in text:
         return False
-    from dirtune.io.storage import remove_credentials
+    from dirtune.io.credentials import remove_credentials
 
     return remove_credentials(text) != text
 
