@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dirtune.metrics import RegionMetric
 from dirtune.metrics.sums import Array, Moments, compute_moments
+from dirtune.registry import Registry
 
 BLOCK_ENTRIES = 1 << 20
 """Maximum number of pair-matrix entries of a block."""
@@ -129,13 +130,17 @@ def angle_deviation(sums: PairSums) -> float:
     return _divide(sums.deviation, sums.pairs)
 
 
-DIAGNOSTICS: dict[str, Callable[[PairSums], float]] = {
-    "alignment": alignment,
-    "uniformity": uniformity,
-    "tolerance": tolerance,
-    "cosine_correlation": cosine_correlation,
-    "angle_deviation": angle_deviation,
-}
+DIAGNOSTICS: Registry[Callable[[PairSums], float]] = Registry(
+    "diagnostic",
+    {
+        "alignment": alignment,
+        "uniformity": uniformity,
+        "tolerance": tolerance,
+        "cosine_correlation": cosine_correlation,
+        "angle_deviation": angle_deviation,
+    },
+    is_open=False,
+)
 
 
 def compute_representation_metrics(embedded: EmbeddedSamples) -> list[RegionMetric]:

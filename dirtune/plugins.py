@@ -199,8 +199,8 @@ def register(kind: str, name: str, part: Any) -> None:
 
 def unload(plugin: Plugin) -> None:
     """Remove a plug-in's parts from all registries."""
-    for kind, place in REGISTRIES.items():
-        if place.split(":")[0] in sys.modules:
+    for kind in REGISTRIES:
+        if is_loaded(kind):
             get_registry(kind).remove(plugin)
     _REGISTERED.pop(plugin, None)
     if isinstance(plugin, FilePlugin):
@@ -217,6 +217,11 @@ def get_registry(kind: str) -> Registry[Any]:
     module, name = REGISTRIES[kind].split(":")
     registry: Registry[Any] = getattr(importlib.import_module(module), name)
     return registry
+
+
+def is_loaded(kind: str) -> bool:
+    """Return True if the registry of a kind of parts is imported, as it is when a part is added."""
+    return REGISTRIES[kind].split(":")[0] in sys.modules
 
 
 def get_plugin(part: Any) -> Plugin | None:

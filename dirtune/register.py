@@ -4,6 +4,7 @@ They belong into a Python file, which a study names under `plugins:`, or which i
 parts reach workers. Installed packages may use entry points instead.
 """
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
@@ -73,6 +74,11 @@ def figure(name: str) -> Callable[[PartT], PartT]:
     return _make_decorator("figure", name)
 
 
+def pipeline(name: str) -> Callable[[PartT], PartT]:
+    """Register a pipeline: a class with `Options` and a static method `ingest(storage, raw, options)`, as those in `pipelines`."""
+    return _make_decorator("pipeline", name)
+
+
 def method(name: str) -> Callable[[PartT], PartT]:
     """Register a method: a mapping with the keys of an entry of `dirtune/presets/methods.yaml`."""
     return _make_decorator("method", name)
@@ -115,8 +121,8 @@ def _find_fault(kind: str, name: str, part: Any) -> str | None:
             return "the name belongs to a metric of every data set"
         is_said = isinstance(getattr(part, "higher_is_better", None), bool)
         return None if callable(part) and is_said else "must be a function with an attribute higher_is_better"
-    if kind not in {"loss", "term", *_METHODS}:
-        return None
+    if kind in {"pipeline", "method", "figure"}:
+        return _find_fault_of_other_parts(kind, name, part)
     if not (isinstance(part, type) and issubclass(part, Frozen)):
         return "must be a class derived from dirtune.frozen.Frozen"
     if kind == "term":
@@ -127,3 +133,26 @@ def _find_fault(kind: str, name: str, part: Any) -> str | None:
         return f'needs the field `name: Literal["{name}"] = "{name}"`'
     method = _METHODS.get(kind)
     return f"needs a method `{method}`" if method and not hasattr(part, method) else None
+
+
+def _find_fault_of_other_parts(kind: str, name: str, part: Any) -> str | None:
+    """Return what is wrong with a pipeline, method or figure, whose registry does not know the names of dirtune itself."""
+    from dirtune.frozen import Frozen, read
+
+    if kind == "pipeline":
+        if name in importlib.import_module("dirtune.pipelines").PIPELINES:
+            return "the name belongs to dirtune already"
+        options, is_complete = getattr(part, "Options", None), callable(getattr(part, "ingest", None))
+        is_complete = is_complete and isinstance(options, type) and issubclass(options, Frozen)
+        rule = "must be a module with a class `Options`, derived from dirtune.frozen.Frozen, and a function `ingest`"
+        return None if is_complete else rule
+    if kind == "method":
+        from dirtune.presets import Preset, read_shipped_methods
+
+        if name in read_shipped_methods():
+            return "the name belongs to dirtune already"
+        read(Preset, part, where=f"method {name!r}")
+        return None
+    from dirtune.results.figures import FigureKind
+
+    return None if isinstance(part, FigureKind) else "must be a dirtune.results.figures.FigureKind"

@@ -37,10 +37,11 @@ class Registry(Mapping[str, PartT]):
     Args:
         kind: kind of the parts in the singular, such as `term`.
         parts: those of dirtune itself.
+        is_open: plug-ins may add to it.
     """
 
-    def __init__(self, kind: str, parts: Mapping[str, PartT]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, parts: Mapping[str, PartT], *, is_open: bool = True) -> None:
+        self.kind, self.is_open = kind, is_open
         self._own = dict(parts)
         self._added: dict[str, tuple[PartT, Plugin]] = {}
         self._watchers: list[Callable[[], None]] = []
@@ -103,6 +104,8 @@ class Registry(Mapping[str, PartT]):
         rule = f"a part that is written into the {self.kind} registry would not reach the workers of a sweep"
         advice = (
             f'decorate it with `@dirtune.register.{self.kind}("NAME")`, or name its file under `plugins:` in the study'
+            if self.is_open
+            else "there are no plug-ins of this kind"
         )
         raise TypeError(f"{rule}; {advice}")
 

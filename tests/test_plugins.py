@@ -16,12 +16,15 @@ import torch
 import dirtune
 from dirtune import plugins
 from dirtune.config import TrialConfig
+from dirtune.data.augmentations import AUGMENTATIONS
+from dirtune.data.dense_views import DENSE_AUGMENTATIONS
+from dirtune.diagnostics import DIAGNOSTICS
 from dirtune.errors import InputError
 from dirtune.frozen import read, read_field_docstrings
 from dirtune.io.storage import Storage
 from dirtune.losses import LOSSES, TERMS
 from dirtune.metrics import EXTRA_METRICS, HIGHER_IS_BETTER, METRICS, compute_metrics
-from dirtune.models.encoders import ENCODERS
+from dirtune.pipelines import PIPELINES
 from tests.plugin_sources import CUBE, SPREAD, WORST, forgotten_plugins, write
 
 __all__ = ["forgotten_plugins"]
@@ -37,9 +40,22 @@ def load(path: Path) -> plugins.FilePlugin:
     return plugins.load_files([path])[0]
 
 
-@pytest.mark.parametrize("registry", [LOSSES, TERMS, ENCODERS, METRICS, EXTRA_METRICS], ids=repr)
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *(plugins.get_registry(kind) for kind in plugins.REGISTRIES),
+        METRICS,
+        PIPELINES,
+        AUGMENTATIONS,
+        DENSE_AUGMENTATIONS,
+        DIAGNOSTICS,
+    ],
+    ids=lambda registry: registry.kind,
+)
 def test_writing_into_a_registry_raises_with_the_right_way(registry: Any) -> None:
     before = dict(registry)
+    way = rf"@dirtune\.register\.{registry.kind}\(" if registry.is_open else "there are no plug-ins of this kind"
+    assert hasattr(dirtune.register, registry.kind) == registry.is_open
     for act in (
         lambda: registry.__setitem__("spread", object()),
         lambda: registry.update(spread=object()),
@@ -47,7 +63,7 @@ def test_writing_into_a_registry_raises_with_the_right_way(registry: Any) -> Non
         lambda: registry.pop("mae", None),
         registry.clear,
     ):
-        with pytest.raises(TypeError, match=rf"would not reach the workers.*@dirtune\.register\.{registry.kind}\("):
+        with pytest.raises(TypeError, match=f"would not reach the workers.*{way}"):
             act()
     assert dict(registry) == before
 

@@ -40,7 +40,7 @@ def test_every_published_setting_of_a_method_is_a_configuration(method: str, dat
 def test_every_recipe_is_a_configuration_with_a_known_augmentation(recipe: str, data: str) -> None:
     config = _config(data, {"recipe": recipe})
     assert config.recipe.name == recipe
-    assert config.recipe.views.augmentation in AUGMENTATIONS | DENSE_AUGMENTATIONS
+    assert config.recipe.views.augmentation in {**AUGMENTATIONS, **DENSE_AUGMENTATIONS}
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -145,16 +145,12 @@ def read_trial_settings(
     if study is not None:
         # Imported here because it imports torch, which an error above does not need.
         from dirtune.study.files import find_study
-        from dirtune.study.resolve import resolve
+        from dirtune.study.resolve import resolve, select_arm
 
         # Its plug-ins are loaded, and a file given for one of them must not be replaced.
         file_of_study = find_study(study)
         resolved, where = resolve(file_of_study.read_plain(), where=file_of_study.where), study
-        arms = {each.name: each for each in resolved.arms}
-        name = arm or resolved.reference
-        if name not in arms:
-            raise InputError(Fault(where=study, key="arms", rule="unknown arm", got=name, known=tuple(arms)))
-        plain = arms[name].config.to_plain()
+        plain = select_arm(resolved, arm, where=study).config.to_plain()
     for path, value in settings.items():
         plain = merge(plain, nest(path, value))
     return (plain if seed is None else {**plain, "seed": seed}), where

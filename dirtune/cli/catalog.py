@@ -22,6 +22,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, read_field_docstrings
 from dirtune.nested import get_leaf, iter_leaves
 from dirtune.presets import Preset, read_methods, read_recipes
+from dirtune.registry import Plugin
 from dirtune.study.files import StudyFile, list_shipped_studies
 
 # The literal dict that names each kind, as "module:NAME". They are read from their source, because importing them
@@ -37,6 +38,7 @@ REGISTRIES = {
     "augmentations": ("dirtune.data.dense_views:DENSE_AUGMENTATIONS", "dirtune.data.augmentations:AUGMENTATIONS"),
     "metrics": ("dirtune.metrics.formulas:METRICS", "dirtune.metrics.extra:EXTRA_METRICS"),
     "diagnostics": ("dirtune.diagnostics:DIAGNOSTICS",),
+    "figures": ("dirtune.results.figures:FIGURES",),
 }
 PLUGIN_KINDS = {
     "loss": "losses",
@@ -47,6 +49,7 @@ PLUGIN_KINDS = {
     "sampling": "sampling",
     "mixing": "mixing",
     "sharpness": "sharpness",
+    "figure": "figures",
     "pipeline": "data",
 }
 """Kinds of parts that installed packages may add (`dirtune.plugins`), with their names here."""
@@ -66,6 +69,7 @@ KINDS = (
     "augmentations",
     "metrics",
     "diagnostics",
+    "figures",
     "data",
     "studies",
 )
@@ -92,6 +96,11 @@ def list_names(kind: str) -> dict[str, str]:
         for entry in plugins.list_entry_points(plugin_kind):
             package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
             found[entry.name] = f"Of the package {package}."
+        # Parts of files that this process has loaded
+        added = plugins.get_registry(plugin_kind).get_added() if plugins.is_loaded(plugin_kind) else {}
+        found |= {
+            part: _name_origin(plugin) for part, plugin in added.items() if isinstance(plugin, plugins.FilePlugin)
+        }
     return found
 
 
@@ -123,7 +132,7 @@ def describe_entry(kind: str, name: str) -> Entry:
     if kind == "studies":
         things = list_shipped_studies()
     elif kind == "data":
-        things = import_module("dirtune.pipelines").PIPELINES
+        things = {**import_module("dirtune.pipelines").PIPELINES, **_read_added_docstrings(kind)}
     elif kind in settings_of:
         plugins.load_installed()
         module, registry = settings_of[kind]
@@ -131,12 +140,12 @@ def describe_entry(kind: str, name: str) -> Entry:
     elif kind in PRESETS:
         things = PRESETS[kind]()
     else:
-        things = _read_docstrings(REGISTRIES[kind])
+        things = _read_docstrings(REGISTRIES[kind]) | _read_added_docstrings(kind)
     if name not in things:
         raise InputError(Fault(where="list", key=kind, rule="unknown name", got=name, known=tuple(things)))
     thing = things[name]
     if kind == "data":
-        return _describe_pipeline(name, str(thing), import_module(f"dirtune.pipelines.{name}").Options)
+        return _describe_pipeline(name, str(thing), import_module("dirtune.data.ingest").load_pipeline(name).Options)
     if isinstance(thing, StudyFile):
         return _describe_study(name, thing.read_plain())
     if isinstance(thing, str):
@@ -261,8 +270,28 @@ def _read_docstrings(registries: tuple[str, ...]) -> dict[str, str]:
             name = ast.literal_eval(key)
             # An entry may be None where the function of the entry's name needs other arguments than the rest.
             target = name if isinstance(value, ast.Constant) else ast.unparse(value)
+            # A figure, `FigureKind(build, draw)`, is described by what it builds.
+            if isinstance(value, ast.Call):
+                target = ast.unparse(value.args[0])
             texts[name] = _read_docstring(module, target)
     return texts
+
+
+def _read_added_docstrings(kind: str) -> dict[str, str]:
+    """Return the docstring of every part of a kind that plug-ins have added."""
+    part_kinds = [each for each, name in PLUGIN_KINDS.items() if name == kind]
+    texts: dict[str, str] = {}
+    for each in part_kinds:
+        plugins.load_entry_points(each)
+        registry = plugins.get_registry(each)
+        for name, plugin in registry.get_added().items():
+            text = inspect.getdoc(getattr(registry[name], "build", registry[name])) or ""
+            texts[name] = f"{text}\n\n{_name_origin(plugin)}".lstrip()
+    return texts
+
+
+def _name_origin(plugin: Plugin) -> str:
+    return f"Of the {'file' if isinstance(plugin, plugins.FilePlugin) else 'package'} {plugin.name}."
 
 
 def _read_docstring(module: str, name: str) -> str:

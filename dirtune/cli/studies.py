@@ -49,12 +49,14 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(help="A loss, term, encoder, method, recipe or data set to show in detail.")
     ] = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """List the names that a study may use, or show one of them in detail."""
     from dirtune.cli.catalog import KINDS, describe_entry, list_names
     from dirtune.cli.display import format_catalog, format_entry
     from dirtune.errors import Fault, InputError
 
+    load_plugins(None, plugin or [], allow=True)
     if kind is not None and name is not None:
         show(format_entry(describe_entry(kind, name)))
         return

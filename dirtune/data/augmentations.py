@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dirtune.data import batched_crops
 from dirtune.data.transfer import make_constant, to_device
+from dirtune.registry import Registry
 
 Images = Float[Tensor, "batch channels height width"]
 Stored = Images | UInt8[Tensor, "batch channels height width"]
@@ -197,7 +198,9 @@ def _change_colors(
     return image
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"light": light, "none": none, "shift": shift, "strong": strong}
+AUGMENTATIONS: Registry[Augmentation] = Registry(
+    "augmentation", {"light": light, "none": none, "shift": shift, "strong": strong}, is_open=False
+)
 
 
 def _pad_crop(images: Stored, draws: Draws, *, padding: int, mirror: float = 0.0) -> Stored:

@@ -23,6 +23,7 @@ from dirtune.batch import Inputs
 from dirtune.data.augmentations import Draws, Images, Stored, get_luma_weights, to_float
 from dirtune.data.transfer import make_constant
 from dirtune.manifest import DenseLabels
+from dirtune.registry import Registry
 
 Counts = Int16[Tensor, "batch 1 height width"]
 """Per-pixel labels as stored."""
@@ -83,7 +84,9 @@ def depth(images: Stored, counts: Counts, spec: DenseLabels, draws: Draws) -> tu
     return _jitter_colors(rotated, draws), labels.to(counts.dtype)
 
 
-DENSE_AUGMENTATIONS: dict[str, DenseAugmentation] = {"depth": depth, "none": none}
+DENSE_AUGMENTATIONS: Registry[DenseAugmentation] = Registry(
+    "augmentation", {"depth": depth, "none": none}, is_open=False
+)
 
 
 def to_labels(counts: Counts, spec: DenseLabels) -> Float[Tensor, "batch height width"]:

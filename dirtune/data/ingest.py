@@ -130,7 +130,8 @@ def is_pipeline(data: Any) -> bool:
     """Return True for the name of a pipeline, and for a text that is no path or URL but may be a misspelled name."""
     if not isinstance(data, str):
         return False
-    if data in importlib.import_module("dirtune.pipelines").PIPELINES:
+    added = {*PLUGIN_PIPELINES, *(entry.name for entry in plugins.list_entry_points("pipeline"))}
+    if data in importlib.import_module("dirtune.pipelines").PIPELINES or data in added:
         return True
     return "/" not in data and not Path(data).suffix and not Path(data).expanduser().exists()
 

@@ -309,9 +309,9 @@ class AdaptiveEvidential(nn.Module):
         likelihood = compute_weighted_mean(evidence.compute_nll(labels), weights)
         excess = compute_weighted_mean(evidence.compute_regularizer(labels), weights) - self.target
         loss = likelihood + self.weight.to(excess) * excess
-        with torch.no_grad():
+        if self.training:
             # Not in place: the graph has the weight of this step.
-            self.weight = self.weight + self.rate * excess.to(self.weight)
+            self.weight = self.weight + self.rate * excess.detach().to(self.weight)
         return loss
 
 

@@ -13,7 +13,7 @@ that a loss compares them with the labels it is given. A loss names its head by 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -127,6 +127,13 @@ class Head(nn.Module):
                 nn.init.normal_(linear[-1].weight, std=each.deviation)
             if each.bias is not None:
                 nn.init.constant_(linear[-1].bias, each.bias)
+
+    def make_parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return groups for an optimizer, one per layer, each with its share of a learning rate; for loops of one's own."""
+        return [
+            {"params": list(layer.parameters()), "lr": self.outputs[name].learning_rate_factor * learning_rate}
+            for name, layer in self.layers.items()
+        ]
 
     def forward(self, read: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows outputs"]:
         """Return the raw outputs, in at least float32."""

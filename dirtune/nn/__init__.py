@@ -2,9 +2,8 @@
 
     loss = L1()(predictions, labels, weights) + 4 * ConR(omega=1.0)(embeddings, labels, predictions=predictions)
 
-The losses and terms of dirtune, with the settings of studies as keywords (`dirtune list terms conr` explains them), but for losses of
-a head with several outputs, and the terms PRIME and SRL, which are made for a model. No Ray is imported. Plain PyTorch and Lightning
-loops: `docs/losses.md`.
+Every loss and term of dirtune, with the settings of studies as keywords (`dirtune list terms conr` explains them). No Ray is
+imported. Plain PyTorch and Lightning loops: `docs/losses.md`.
 """
 
 from typing import Any
@@ -14,17 +13,26 @@ from dirtune.nn.modules import (
     BNI,
     CCC,
     GAI,
+    HCA,
     L1,
     MSE,
+    PRIME,
+    SRL,
+    UVOTE,
     ACCon,
     ACConR,
     AdaSupCon,
+    BetaNLL,
     ConR,
     DistLoss,
+    Evidential,
     FocalL1,
     FocalMSE,
+    GaussianNLL,
+    GroupDIR,
     GroupRnC,
     Huber,
+    LaplaceNLL,
     LossModule,
     MultiSimilarity,
     OrdinalEntropy,
@@ -50,19 +58,28 @@ __all__ = [
     "CCC",
     "FDS",
     "GAI",
+    "HCA",
     "L1",
     "LDS",
     "MSE",
+    "PRIME",
+    "SRL",
+    "UVOTE",
     "ACCon",
     "ACConR",
     "AdaSupCon",
+    "BetaNLL",
     "ConR",
     "DistLoss",
+    "Evidential",
     "FocalL1",
     "FocalMSE",
+    "GaussianNLL",
+    "GroupDIR",
     "GroupRnC",
     "Huber",
     "LabelBins",
+    "LaplaceNLL",
     "LossModule",
     "MultiSimilarity",
     "OrdinalEntropy",

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.models.fds import FeatureSmoothing
 from dirtune.reweighting import fds
@@ -48,6 +49,13 @@ class FDS(nn.Module):
             self._statistics = self._statistics + found
 
     def end_epoch(self) -> None:
-        """Smooth and update the statistics with those of the epoch."""
+        """Smooth and update the statistics with those of the epoch.
+
+        Raises:
+            InputError: no batch was observed.
+        """
+        if not int(self._statistics.count.sum()):
+            rule = "has statistics of the training set: pass its embeddings to `observe`, batch by batch, before `end_epoch`"
+            raise InputError(Fault(where="FDS", rule=rule))
         self.smoothing.end_epoch(self._statistics)
         self._statistics = self.smoothing.make_empty_statistics()

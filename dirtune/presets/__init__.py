@@ -146,7 +146,12 @@ def read_methods() -> dict[str, Preset]:
     """Return all methods by name."""
     plugins.load_entry_points("method")
     own = {name: read(Preset, plain, where=f"method {name!r}") for name, plain in PLUGIN_METHODS.items()}
-    return _read_presets("methods.yaml") | own
+    return read_shipped_methods() | own
+
+
+def read_shipped_methods() -> dict[str, Preset]:
+    """Return the methods of dirtune itself by name."""
+    return _read_presets("methods.yaml")
 
 
 def read_recipes() -> dict[str, Preset]:

@@ -219,6 +219,18 @@ def load_study(
     return resolve(file.read_plain(), where=file.where)
 
 
+def select_arm(study: ResolvedStudy, name: str | None, *, where: str) -> Arm:
+    """Return an arm of a study; None means its reference.
+
+    Raises:
+        InputError: there is no such arm.
+    """
+    arms = {each.name: each for each in study.arms}
+    if (chosen := study.reference if name is None else name) not in arms:
+        raise InputError(Fault(where=where, key="arms", rule="unknown arm", got=chosen, known=tuple(arms)))
+    return arms[chosen]
+
+
 def resolve(raw: Any, *, where: str) -> ResolvedStudy:
     """Resolve a study given as plain data.
 

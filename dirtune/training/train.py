@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
 from dirtune.process import defer_first_signal
 from dirtune.results.records import parquetfile, schema
+from dirtune.study import files
+from dirtune.study.resolve import load_study, select_arm
+from dirtune.study.schema import Study
 from dirtune.training import numerics, passes, provenance, task
 from dirtune.training.trial import TrialJob, TrialRun
 
 # Study folder of single runs, below the results root
 STUDY = "train"
+_KEYS_OF_STUDIES = {"question", "arms", "axes", "parts", "derive", "base", "variants"}
 
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Called after every epoch with its number, the planned number and its values."""
@@ -37,7 +41,7 @@ class TrainResult:
     status: schema.Status
     best_epoch: int
     values: dict[str, float]
-    """Values of the last epoch; empty if the run is reused."""
+    """Values of the last epoch."""
     reused: bool
     """True if the run had been recorded before and was not run again."""
     error: str | None = None
@@ -45,11 +49,11 @@ class TrainResult:
 
 
 def train(
-    config: TrialConfig | dict[str, Any],
+    config: TrialConfig | Study | Mapping[str, Any] | str | Path,
     *,
     data: str | Path = "data",
     results: str | Path = "results",
-    arm: str = "train",
+    arm: str | None = None,
     threads: int = 1,
     representations: int = 0,
     keep_model: bool = True,
@@ -60,7 +64,9 @@ def train(
     """Run one trial to its record, in the study folder `train`; a recorded trial is not run again.
 
     Args:
-        config: a configuration, or plain data that is read as one, presets included (`where` names its source in faults).
+        config: a configuration, as a value, as plain data with presets (`where` names its source in faults) or as a YAML file; or a
+            study, in each of its forms, of which `arm` is trained.
+        arm: of a study the arm, by default its reference; of a configuration the name in the record, by default "train".
         threads: torch threads on the CPU.
         representations: test samples whose representations are kept.
         keep_model: keep the trained model, for `dirtune.load`.
@@ -73,9 +79,7 @@ def train(
     # Imports Ray Data, which takes seconds; the checks below are used without it.
     from dirtune.data.blocks import read_without_ray
 
-    if not isinstance(config, TrialConfig):
-        plain = presets.expand_presets(config, nested.get_leaf(config, "data.name"), where=where)
-        config = read(TrialConfig, plain, where=where)
+    config, arm = _read_config(config, arm, where)
     storage = Storage.open(data)
     manifest = store.read_manifest(storage, config.data.name)
     check_data_settings(config, manifest, where=where)
@@ -139,17 +143,36 @@ def train(
     )
 
 
+def _read_config(source: Any, arm: str | None, where: str) -> tuple[TrialConfig, str]:
+    """Return the configuration of a source, and the name of its arm."""
+    if isinstance(source, TrialConfig):
+        return source, arm or STUDY
+    plain = source
+    if not isinstance(source, Mapping):
+        # Raises for what is no study either.
+        file = files.find_study(source)
+        plain, where = file.read_plain(), file.where
+    if isinstance(plain, Mapping) and not plain.keys() & _KEYS_OF_STUDIES:
+        plain = presets.expand_presets(plain, nested.get_leaf(plain, "data.name"), where=where)
+        return read(TrialConfig, plain, where=where), arm or STUDY
+    chosen = select_arm(load_study(source), arm, where=where)
+    return chosen.config, chosen.name
+
+
 def _read_result(study: Storage, trial_id: str) -> TrainResult | None:
     columns = ["status", "best_epoch", "error"]
     tables = parquetfile.read_files(study, [f"results/trials/{trial_id}.parquet"], columns)
     if not tables:
         return None
     (row,) = tables[0].to_pylist()
+    epochs = parquetfile.read_files(study, [f"results/epochs/{trial_id}.parquet"], ["epoch", "name", "value"])
+    lines = [line for table in epochs for line in table.to_pylist()]
+    last = max((line["epoch"] for line in lines), default=0)
     return TrainResult(
         trial_id=trial_id,
         status=row["status"],
         best_epoch=row["best_epoch"] or 0,
-        values={},
+        values={line["name"]: line["value"] for line in lines if line["epoch"] == last},
         error=row["error"],
         reused=True,
     )

@@ -24,6 +24,7 @@ from dirtune.mixing import MIXING
 from dirtune.models.encoders import ENCODERS
 from dirtune.pipelines import PIPELINES
 from dirtune.presets import read_methods, read_recipes
+from dirtune.results.figures import FIGURES, FigureKind
 from dirtune.sampling import SAMPLING
 from dirtune.sharpness import SHARPNESS
 from dirtune.synthesis import SYNTHESIS
@@ -41,9 +42,10 @@ def test_every_registry_is_listed_by_its_kind() -> None:
         "sampling": SAMPLING,
         "mixing": MIXING,
         "sharpness": SHARPNESS,
-        "augmentations": AUGMENTATIONS | DENSE_AUGMENTATIONS,
+        "augmentations": {**AUGMENTATIONS, **DENSE_AUGMENTATIONS},
         "metrics": {**METRICS, **EXTRA_METRICS},
         "diagnostics": DIAGNOSTICS,
+        "figures": FIGURES,
         "methods": read_methods(),
         "recipes": read_recipes(),
     }
@@ -77,6 +79,7 @@ def test_the_sentences_read_from_the_source_are_those_of_the_imported_registries
             module, _, variable = registry.partition(":")
             things |= getattr(importlib.import_module(module), variable)
         things |= {name: spearman for name, thing in things.items() if thing is None}
+        things = {name: thing.build if isinstance(thing, FigureKind) else thing for name, thing in things.items()}
         documented = {name: (inspect.getdoc(thing) or "").split("\n\n")[0] for name, thing in things.items()}
         assert found[kind] == {name: text.replace("\n", " ") for name, text in documented.items()}
 

@@ -64,6 +64,8 @@ def test_settings_of_fds_are_checked_as_in_a_study() -> None:
         nn.FDS(3, make_bins(), size=4)
     with pytest.raises(InputError, match="half the window must be narrower than the 5 label bins"):
         nn.FDS(3, make_bins(), size=11)
+    with pytest.raises(InputError, match="FDS: has statistics of the training set: pass its embeddings to `observe`"):
+        nn.FDS(3, make_bins(), size=3).end_epoch()
 
 
 def expected_errors(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

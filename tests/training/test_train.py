@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from dirtune.config import TrialConfig
 from dirtune.data.augmentations import AUGMENTATIONS
@@ -23,6 +24,7 @@ from dirtune.manifest import InputSpec
 from dirtune.nested import merge
 from dirtune.recipe import Recipe
 from dirtune.results.records.store import read_table
+from dirtune.study.schema import Study
 from dirtune.training import trial
 from dirtune.training.checkpoint import load_checkpoint
 from dirtune.training.objective import TrainingLoss
@@ -127,12 +129,34 @@ def test_a_recorded_trial_is_not_run_again(data_root: Path, tmp_path: Path) -> N
         first.trial_id,
         "complete",
         first.best_epoch,
-        {},
+        first.values,
     )
     assert read_table(tmp_path, "trials").to_pylist() == before
     other = train({**PLAIN, "seed": 1}, data=data_root, results=tmp_path)
     assert not other.reused
     assert len(read_table(tmp_path, "trials")) == 2
+
+
+def test_a_study_is_trained_by_its_arm_and_a_configuration_by_its_file(data_root: Path, tmp_path: Path) -> None:
+    arms = {"vanilla": {}, "conr": {"terms": {"conr": {}}}}
+    study = {"name": "s", "question": "?", "reference": "vanilla", "seeds": [0], "base": PLAIN, "arms": arms}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(PLAIN))
+    results = tmp_path / "results"
+    plain = train(PLAIN, data=data_root, results=results)
+    for source in (tmp_path / "run.yaml", str(tmp_path / "run.yaml"), study, tmp_path / "s.yaml", Study(**study)):
+        found = train(source, data=data_root, results=results)
+        assert (found.trial_id, found.reused) == (plain.trial_id, True)
+    other = train(study, data=data_root, results=results, arm="conr")
+    assert not other.reused
+    assert {row["arm"] for row in read_table(results, "trials").to_pylist()} == {"train", "conr"}
+    for wrong, message in (
+        (lambda: train(study, data=data_root, arm="cnr"), "unknown arm, got 'cnr'; .*did you mean 'conr'"),
+        (lambda: train({}, data=data_root), "configuration: data"),
+        (lambda: train("nowhere.yaml", data=data_root), "nowhere.yaml"),
+    ):
+        with pytest.raises(InputError, match=message):
+            wrong()
 
 
 def test_a_failed_trial_stays_failed_when_it_is_asked_for_again(data_root: Path, tmp_path: Path) -> None:
