@@ -456,7 +456,7 @@ def _make_loss(settings: type[Frozen]) -> type[LossModule]:
 def _make_module(base: Any, settings: type[Frozen]) -> Any:
     """Return a module of the name and with the documentation of a loss or term, whose keywords are its settings."""
 
-    class Named(base):  # type: ignore[misc]
+    class Named(base):
         def __init__(self, **keywords: Any) -> None:
             of_module = {name: keywords.pop(name) for name in base.options if name in keywords}
             super().__init__(read(settings, keywords, where=settings.__name__), **of_module)
