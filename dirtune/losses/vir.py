@@ -87,7 +87,8 @@ class PseudoCountHead(Head):
 
     def __init__(self, read_dim: int, labels: HeadLabels, settings: VIRHead) -> None:
         self.settings = settings
-        first = settings.make_evidence(torch.zeros(1, 3, dtype=torch.float64))
+        # A head may be built without storage, on the meta device
+        first = settings.make_evidence(torch.zeros(1, 3, dtype=torch.float64, device="cpu"))
         # At a beta of one
         variance = float(1 / (first.alpha - 1) * (1 + 1 / first.nu))
         beta = invert_softplus(_SHARPNESS * labels.variance / variance) / _SHARPNESS

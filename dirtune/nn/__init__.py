@@ -44,6 +44,7 @@ from dirtune.nn.modules import (
     SupReMix,
     TermModule,
     Tukey,
+    VIRHead,
 )
 from dirtune.nn.smoothing import FDS
 from dirtune.reweighting.labels import LabelBins, weights
@@ -93,6 +94,7 @@ __all__ = [
     "SupReMix",
     "TermModule",
     "Tukey",
+    "VIRHead",
     "weights",
 ]
 

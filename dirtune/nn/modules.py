@@ -38,6 +38,7 @@ from dirtune.losses import (
     supremix,
     tukey,
     uvote,
+    vir,
 )
 from dirtune.losses.needs import Needs
 from dirtune.models.heads import Head, HeadLabels
@@ -508,3 +509,4 @@ LaplaceNLL = _make_loss(likelihood.LaplaceNLL)
 MSE = _make_loss(pointwise.MSE)
 Tukey = _make_loss(tukey.Tukey)
 UVOTE = _make_loss(uvote.UVOTE)
+VIRHead = _make_loss(vir.VIRHead)

@@ -320,9 +320,11 @@ def test_a_set_that_is_not_ingested_names_the_command_and_the_known_sets(storage
     storage.write("half/notes.txt", b"no manifest here")
     with pytest.raises(InputError) as caught:
         read_manifest(storage, "agse")
-    assert "not ingested (`dirtune ingest agse` does it if " in str(caught.value)
+    assert "not ingested (own data: `dirtune ingest table --raw FILE --option name=agse " in str(caught.value)
     assert "got 'agse'; known: ages" in str(caught.value)
     assert "did you mean 'ages'" in str(caught.value)
+    with pytest.raises(InputError, match=r"not ingested \(`dirtune ingest agedb` does it\)"):
+        read_manifest(storage, "agedb")
 
 
 def test_a_damaged_manifest_is_an_error_with_its_path(storage: Storage) -> None:

@@ -28,7 +28,7 @@ def test_the_loops_of_the_page_run(number: int, monkeypatch: pytest.MonkeyPatch,
         # Lightning remarks on workers and GPUs of this machine.
         warnings.simplefilter("ignore")
         exec(compile(EXAMPLES[number], str(PAGE), "exec"), {"__name__": "example"})
-    value = float(re.search(r"\d+\.\d+|nan", printed.getvalue())[0])
+    value = float(re.search(r"\d+\.\d+|nan", printed.getvalue().strip().splitlines()[-1])[0])
     # The largest labels are about 30.
     assert math.isfinite(value)
     assert 0 < value < 40
