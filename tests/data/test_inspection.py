@@ -42,7 +42,7 @@ def test_another_shot_rule_assigns_other_regions(root: Path) -> None:
 
 
 def test_a_data_set_that_is_not_ingested_is_an_error(root: Path) -> None:
-    with pytest.raises(InputError, match=r"not ingested \(`dirtune ingest agedb` does it if"):
+    with pytest.raises(InputError, match=r"not ingested \(`dirtune ingest agedb` does it\)"):
         inspect("agedb", root=root)
 
 

@@ -39,16 +39,14 @@ def save_small_vit(folder: Path) -> dict[str, Any]:
 
 
 def save_torchvision(folder: Path) -> dict[str, Any]:
+    """Write its weights where torch keeps those that it has downloaded."""
     from torchvision import models
 
     torch.manual_seed(5)
-    torch.save(models.mobilenet_v3_small().state_dict(), folder / "weights.pt")
-    return {
-        "name": "torchvision",
-        "model": "mobilenet_v3_small",
-        "image_size": 32,
-        "weights_file": str(folder / "weights.pt"),
-    }
+    file = models.MobileNet_V3_Small_Weights.DEFAULT.url.rpartition("/")[2]
+    (folder / "hub/checkpoints").mkdir(parents=True)
+    torch.save(models.mobilenet_v3_small().state_dict(), folder / "hub/checkpoints" / file)
+    return {"name": "torchvision", "model": "mobilenet_v3_small", "image_size": 32, "pretrained": True}
 
 
 def save_transformers(folder: Path) -> dict[str, Any]:
@@ -64,8 +62,9 @@ def save_transformers(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("save", [save_resnet18, save_small_vit, save_torchvision, save_transformers])
 def test_a_frozen_and_a_tuned_arm_start_equal_and_train(
-    save: Callable[[Path], dict[str, Any]], data_root: Path, tmp_path: Path
+    save: Callable[[Path], dict[str, Any]], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     encoder = save(tmp_path)
     shared = {"data": {"name": "toy", "fraction": 0.3}, "recipe": {"epochs": 2, "batch_size": 16}}
     arms = {
