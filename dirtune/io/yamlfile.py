@@ -208,22 +208,20 @@ def _parse(text: str, where: str, only_texts: bool) -> Any:
     if len(text) > MAX_CHARACTERS:
         rule = f"is larger than {MAX_CHARACTERS:,} characters"
         raise InputError(Fault(where=where, rule=rule, got=len(text)))
-    fastest, *others = _LOADERS[only_texts]
-    try:
+    fault: Exception | None = None
+    for loader in _LOADERS[only_texts]:
         try:
-            return yaml.load(text, Loader=fastest)
-        except (yaml.YAMLError, ValueError):
-            # libyaml refuses the two escapes by which JSON writes a character beyond 16 bits, and words faults differently
-            if not others:
-                raise
-        return yaml.load(text, Loader=others[0])
-    except yaml.MarkedYAMLError as error:
-        line = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
-        raise InputError(Fault(where=line, rule=f"not readable as YAML ({error.problem})")) from None
-    except (yaml.YAMLError, ValueError) as error:
-        # A bad character, a broken escape, or the value of a tag that does not fit it
-        reason = " ".join(str(error).split())
-        raise InputError(Fault(where=where, rule=f"not readable as YAML ({reason})")) from None
+            return yaml.load(text, Loader=loader)
+        # The loader in Python has the last word: libyaml refuses the two escapes by which JSON writes a character beyond 16
+        # bits, and words faults differently.
+        except (yaml.YAMLError, ValueError) as error:
+            fault = error
+    if isinstance(fault, yaml.MarkedYAMLError):
+        line = f"{where}:{fault.problem_mark.line + 1}" if fault.problem_mark else where
+        raise InputError(Fault(where=line, rule=f"not readable as YAML ({fault.problem})"))
+    # A bad character, a broken escape, or the value of a tag that does not fit it
+    reason = " ".join(str(fault).split())
+    raise InputError(Fault(where=where, rule=f"not readable as YAML ({reason})"))
 
 
 def dump_yaml(plain: Any) -> str:

@@ -192,7 +192,8 @@ def filter_rows(metrics: pa.Table, **conditions: str) -> pa.Table:
     for column, value in conditions.items():
         if pa.types.is_dictionary(metrics[column].type):
             encoded = metrics[column].combine_chunks()
-            code = encoded.dictionary.index(value).as_py()
+            texts = encoded.dictionary.to_pylist()
+            code = texts.index(value) if value in texts else -1
             metrics = metrics.filter(pc.equal(encoded.indices, pa.array([code], pa.int32())[0]))
             continue
         # Making an Arrow scalar of a Python text imports pandas, 0.3 s; the column's own values are scalars already.
