@@ -125,7 +125,8 @@ def measure_differences(name: str) -> dict[str, float]:
 
 def test_the_dir_preset_trains_the_official_steps() -> None:
     differences = measure_differences("nyud2_vanilla")
-    assert max(differences.values()) < 1e-9, differences
+    # 1e-11 on one processor, 1.5e-7 on another one, whose kernels add in another order
+    assert max(differences.values()) < 1e-6, differences
 
 
 def test_the_conr_preset_with_weights_has_the_official_losses() -> None:
