@@ -94,6 +94,7 @@ def make_environment(*folders: Path) -> dict[str, str]:
     return {**plain, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("forgotten_plugins", "ray_session")
 @pytest.mark.parametrize(
     "page", [page for page in TUTORIALS if page.stem not in ON_A_CLUSTER], ids=lambda page: page.stem
