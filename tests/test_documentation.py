@@ -155,6 +155,8 @@ def shorten(study: str, folder: Path) -> files.StudyFile:
     return files.StudyFile(path=path)
 
 
+# Some two hundred commands, with sweeps
+@pytest.mark.timeout(1500)
 @pytest.mark.usefixtures("forgotten_plugins")
 def test_every_command_runs_in_the_order_of_the_pages(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
