@@ -144,7 +144,13 @@ def test_a_study_is_trained_by_its_arm_and_a_configuration_by_its_file(data_root
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(PLAIN))
     results = tmp_path / "results"
     plain = train(PLAIN, data=data_root, results=results)
-    for source in (tmp_path / "run.yaml", str(tmp_path / "run.yaml"), study, tmp_path / "s.yaml", read(Study, study, where="test")):
+    for source in (
+        tmp_path / "run.yaml",
+        str(tmp_path / "run.yaml"),
+        study,
+        tmp_path / "s.yaml",
+        read(Study, study, where="test"),
+    ):
         found = train(source, data=data_root, results=results)
         assert (found.trial_id, found.reused) == (plain.trial_id, True)
     other = train(study, data=data_root, results=results, arm="conr")
