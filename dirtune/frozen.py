@@ -54,8 +54,8 @@ def read_field_docstrings(model: type[BaseModel]) -> dict[str, str]:
             continue
         try:
             source = inspect.getsource(cls)
-        except OSError:
-            # Made by `create_model`
+        except (OSError, TypeError):
+            # Made by `create_model`, or in a module without a file
             continue
         (definition,) = ast.parse(textwrap.dedent(source)).body
         assert isinstance(definition, ast.ClassDef)

@@ -45,7 +45,7 @@ def run() -> None:
                 stream.flush()
         os._exit(code)
 
-    # The first handler to be registered is the last one to run.
+    # Handlers run in reverse order: those that the command registers, such as Ray's, come before this one.
     atexit.register(end)
     try:
         main()
