@@ -43,6 +43,8 @@ from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 from dirtune.results.records.studies import read_provenance, read_study
 from dirtune.training import checkpoint, kept_model, trial
+from dirtune.tuning.folder import optuna_storage
+from dirtune.tuning.folder.jobs import JobMaker
 from dirtune.tuning.plan.checks import open_study_folder
 
 CPU = torch.device("cpu")
@@ -106,6 +108,7 @@ def make_kinds(root: Path) -> dict[str, Kind]:
             lambda file: _to_plain(checkpoint.load_checkpoint(Storage.open(begun))),
             is_optional=True,
         ),
+        "optuna.db": Kind([own / "optuna.db"], lambda file: _read_searches(study, root)),
         "data manifest": Kind([home / "manifest.json"], lambda file: read_manifest(data, DATASET)),
         "kept model": Kind(
             sorted(own.glob("models/*/model.safetensors")), lambda file: _read_model(folder, file.parent.name)
@@ -144,6 +147,27 @@ def _read_trials(file: Path, root: Path) -> object:
     folder.check_text()
     plain = folder.to_plain()
     return {key: plain[key] for key in plain if key not in {"question", "description"}}
+
+
+def _read_searches(study: Path, root: Path) -> object:
+    """Return the ended trials of all searches as a resumed sweep has them."""
+    folder = open_study_folder(study.read_text(), str(study), data=root / "data", results=root / "results")
+    maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint)
+    with folder.open_optuna_storage() as optuna_url:
+        optuna_storage.restore_searches(folder.storage, maker, optuna_url)
+        return {
+            plan.name: sorted(
+                (
+                    trial.user_attrs[optuna_storage.TRIAL_ID],
+                    trial.state.name,
+                    trial.values,
+                    sorted(trial.params.items()),
+                )
+                for trial in optuna_storage.open_search(folder.study, plan, optuna_url).get_trials(deepcopy=False)
+                if trial.state.is_finished() and optuna_storage.TRIAL_ID in trial.user_attrs
+            )
+            for plan in folder.study.searches
+        }
 
 
 def _read_model(folder: Storage, trial_id: str) -> object:

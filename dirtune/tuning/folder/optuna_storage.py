@@ -2,15 +2,16 @@
 
 The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
 anybody may delete or damage the file. The records remain, and with them the spent budget: a resumed search must neither spend
-it again nor lose its results. A file that is no intact database of this release of Optuna is therefore removed; a search then
-asks again only for the trials that had started.
+it again nor lose its results. A file that is no intact database of this release of Optuna is therefore removed, and a search
+that differs from the records is made anew; it then asks again only for the trials that had started.
 """
 
 import contextlib
 import math
 import sqlite3
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -18,13 +19,14 @@ from urllib.parse import quote
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import RETRY_SECONDS, Storage
 from dirtune.results.records.schema import Status
 from dirtune.study import resolve, space
-from dirtune.tuning.folder import layout, records
+from dirtune.tuning.folder import jobs, layout, records
 from dirtune.tuning.folder.lock import LockLostError
 
 TRIAL_ID = "trial_id"
@@ -140,31 +142,106 @@ def open_search(study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, opt
     return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
 
 
-def restore_searches(folder: Storage, study: resolve.ResolvedStudy, optuna_url: str) -> None:
-    """Add the recorded trials of searches to their Optuna studies, if these lack them."""
+def restore_searches(folder: Storage, maker: jobs.JobMaker, optuna_url: str) -> None:
+    """Make the Optuna studies of searches agree with the records.
+
+    Recorded trials that an Optuna study lacks are added. A study with other settings or outcomes than the records is made
+    anew from them: Optuna's database has no checksums, and a changed number would lead the search elsewhere without a word.
+    """
+    study = maker.study
     trials = records.read_recorded_trials(folder)
+    # Optuna accepts intermediate values of one objective
+    has_curves = study.search.scheduler is not None and not study.secondary
+    curves = records.read_recorded_curves(folder, study) if has_curves else {}
     for plan in study.searches:
-        recorded, arm = records.select_search_trials(trials, plan, study), plan.arm
-        if not recorded:
+        expected = {
+            each.trial_id: _make_ended_trial(folder, study, each, curves.get(each.trial_id, ()))
+            for each in records.select_search_trials(trials, plan, study)
+        }
+        if not expected:
             continue
         search = open_search(study, plan, optuna_url)
+        distributions = {path: to_optuna_distribution(each) for path, each in plan.arm.space.items()}
+        if not _agrees_with_records(search.get_trials(deepcopy=False), expected, distributions, maker, plan):
+            optuna.delete_study(study_name=search.study_name, storage=optuna_url)
+            search = open_search(study, plan, optuna_url)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
-        distributions = {path: to_optuna_distribution(each) for path, each in arm.space.items()}
-        for each in recorded:
-            if each.trial_id in known:
-                continue
-            is_complete = each.outcome.status == "complete"
-            secondary = records.read_secondary_objectives(folder, study, each.trial_id) if is_complete else []
-            state, values = to_optuna_result(each.outcome.status, [each.outcome.objective, *secondary])
-            search.add_trial(
-                create_trial(
-                    state=state,
-                    values=values,
-                    params=dict(records.read_settings(folder, each.trial_id, tuple(arm.space))),
-                    distributions=distributions,
-                    user_attrs={TRIAL_ID: each.trial_id},
+        for trial_id, ended in expected.items():
+            if trial_id not in known:
+                settings = records.read_settings(folder, trial_id, tuple(plan.arm.space))
+                search.add_trial(
+                    create_trial(
+                        state=ended.state,
+                        values=ended.values,
+                        params=dict(settings),
+                        distributions=distributions,
+                        user_attrs={TRIAL_ID: trial_id},
+                        intermediate_values=ended.intermediate_values,
+                    )
                 )
-            )
+
+
+@dataclass(frozen=True)
+class _EndedTrial:
+    """Recorded outcome of a trial in Optuna's form."""
+
+    state: TrialState
+    values: list[float] | None
+    intermediate_values: dict[int, float]
+
+
+def _make_ended_trial(
+    folder: Storage, study: resolve.ResolvedStudy, trial: records.RecordedTrial, curve: records.Curve
+) -> _EndedTrial:
+    outcome = trial.outcome
+    secondary = records.read_secondary_objectives(folder, study, trial.trial_id) if outcome.status == "complete" else []
+    state, values = to_optuna_result(outcome.status, [outcome.objective, *secondary])
+    # Optuna's value of a pruned trial is the last one that was reported
+    if state == TrialState.PRUNED and curve:
+        values = [curve[-1][1]]
+    return _EndedTrial(state, values, dict(curve))
+
+
+def _agrees_with_records(
+    trials: Sequence[FrozenTrial],
+    expected: Mapping[str, _EndedTrial],
+    distributions: Mapping[str, BaseDistribution],
+    maker: jobs.JobMaker,
+    plan: resolve.ArmSearchPlan,
+) -> bool:
+    """Return True if the recorded trials among those of a search have the settings and outcomes of their records.
+
+    A trial that was retried, or whose record was lost, is there several times; the last one is the recorded one.
+    """
+    last = {trial.user_attrs.get(TRIAL_ID): trial for trial in trials}
+    for trial in trials:
+        trial_id = trial.user_attrs.get(TRIAL_ID)
+        recorded = None if trial_id is None else expected.get(trial_id)
+        if recorded is None and trial.state not in {TrialState.COMPLETE, TrialState.PRUNED}:
+            continue
+        if trial.distributions != distributions or not _has_id_of_its_settings(trial, maker, plan):
+            return False
+        # A trial that runs for Optuna and is recorded has ended when no driver was there to tell
+        if recorded is None or trial is not last[trial_id] or trial.state == TrialState.RUNNING:
+            continue
+        values, curve = trial.values, recorded.intermediate_values
+        is_value_reported = values is None or values[0] in curve.values()
+        is_same = trial.state == recorded.state and (
+            is_value_reported if curve and trial.state == TrialState.PRUNED else values == recorded.values
+        )
+        # Reports can be missing, because a driver was killed before them, or are undefined numbers
+        reported = {step: value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
+        if not is_same or (curve and not reported.items() <= curve.items()):
+            return False
+    return [trial.number for trial in trials] == list(range(len(trials)))
+
+
+def _has_id_of_its_settings(trial: FrozenTrial, maker: jobs.JobMaker, plan: resolve.ArmSearchPlan) -> bool:
+    try:
+        job = maker.make_search_job(plan, trial.params)
+    except ValidationError:
+        return False
+    return job.trial_id == trial.user_attrs.get(TRIAL_ID)
 
 
 def add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> None:

@@ -122,19 +122,10 @@ def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurve
     """Return the learning curves in a study folder; empty if the study has no scheduler."""
     if study.search.scheduler is None:
         return LearningCurves()
-    trials = read_recorded_trials(folder)
-    table = store.read_table(folder, "epochs", columns=["epoch", "name", "value"])
-    table = table.filter(pc.equal(table["name"], study.objective.name))
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in table.to_pylist():
-        # An undefined objective has no place in an order, and Tune's schedulers would compare with it
-        if _is_finite(row["value"]):
-            curves.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
+    trials, curves = read_recorded_trials(folder), read_recorded_curves(folder, study)
     recorded = {
         search.name: [
-            sorted(curves[each.trial_id])
-            for each in select_search_trials(trials, search, study)
-            if each.trial_id in curves
+            curves[each.trial_id] for each in select_search_trials(trials, search, study) if each.trial_id in curves
         ]
         for search in study.searches
     }
@@ -142,6 +133,18 @@ def read_learning_curves(folder: Storage, study: ResolvedStudy) -> LearningCurve
     started = set(folder.list_folders("trials")) - {each.trial_id for each in trials}
     in_progress = {trial_id: _read_curve(folder, study.objective.name, trial_id) for trial_id in sorted(started)}
     return LearningCurves(recorded=recorded, in_progress=in_progress)
+
+
+def read_recorded_curves(folder: Storage, study: ResolvedStudy) -> dict[str, Curve]:
+    """Return the learning curves of recorded trials by trial id; undefined values are left out."""
+    table = store.read_table(folder, "epochs", columns=["epoch", "name", "value"])
+    table = table.filter(pc.equal(table["name"], study.objective.name))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in table.to_pylist():
+        # An undefined objective has no place in an order, and Tune's schedulers would compare with it
+        if _is_finite(row["value"]):
+            curves.setdefault(row["trial_id"], []).append((row["epoch"], row["value"]))
+    return {trial_id: sorted(curve) for trial_id, curve in curves.items()}
 
 
 def orphan_records(folder: Storage, trial_ids: Iterable[str]) -> None:

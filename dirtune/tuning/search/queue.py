@@ -39,8 +39,8 @@ class TrialQueue:
     ) -> None:
         self._folder, self._study = folder.storage, folder.study
         self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
-        # The Optuna storage may be gone, or older than the records
-        optuna_storage.restore_searches(folder.storage, folder.study, optuna_url)
+        # The Optuna storage may be gone, damaged, or older than the records
+        optuna_storage.restore_searches(folder.storage, self._maker, optuna_url)
         first_settings = first_settings or {}
         self.searches = {
             search.name: ArmSearch(

@@ -203,3 +203,35 @@ def test_the_storage_of_a_folder_of_any_name_is_inside_of_it(tmp_path: Path, nam
     with open_optuna_storage(folder) as url:
         optuna.create_study(study_name="s", storage=url)
     assert (tmp_path / name / "optuna.db").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update trial_values set value = value + 1 where trial_id = 3",
+        "update trial_params set param_value = param_value * 1.01 where trial_id = 3 and param_name like '%omega'",
+        "update trials set state = 'PRUNED' where trial_id in (select trial_id from trials where state = 'COMPLETE' limit 1)",
+        "update trials set number = 70 where trial_id = 3",
+        """update trial_user_attributes set value_json = '"other"' where trial_id = 3""",
+    ],
+)
+def test_a_storage_that_differs_from_the_records_is_made_anew(tmp_path: Path, change: str) -> None:
+    found = SimulatedSweep(tmp_path, get_outcome)
+    found.sweep(**CHANGES)
+    before = load_trials(found)
+    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database, database:
+        assert database.execute(change).rowcount == 1
+    assert found.sweep(**CHANGES) == []
+    after = load_trials(found)
+    assert after.keys() == before.keys()
+    for trial_id, trial in before.items():
+        same = after[trial_id]
+        assert (same.state, same.values, same.params) == (trial.state, trial.values, trial.params)
+
+
+def test_a_storage_that_agrees_with_the_records_is_left_alone(tmp_path: Path) -> None:
+    found = SimulatedSweep(tmp_path, get_outcome)
+    found.sweep(**CHANGES)
+    before = {trial_id: trial._trial_id for trial_id, trial in load_trials(found).items()}
+    assert found.sweep(**CHANGES) == []
+    assert {trial_id: trial._trial_id for trial_id, trial in load_trials(found).items()} == before
