@@ -80,7 +80,8 @@ def _find_database_fault(path: Path) -> str | None:
             database.execute("BEGIN IMMEDIATE").close()
     except sqlite3.OperationalError:
         return None
-    except sqlite3.DatabaseError as error:
+    # The text of a damaged page may be none
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         return str(error)
     if verdict != "ok":
         return str(verdict)
