@@ -209,8 +209,11 @@ class Sheet:
         suggestion = suggest_format([text.strip() for text in written if isinstance(text, str)])
         # One fault of the column instead of thousands of its cells
         if len(written) > len(numbers) // 2:
-            rule = "most cells are not numbers" if np.isnan(numbers[bad]).any() else "most numbers are beyond 32 bits"
-            return self._add_column_fault(column, f"{rule}{suggestion or hint}", written[0])
+            if np.isnan(numbers[bad]).any():
+                rule = f"most cells are not numbers{suggestion or hint}"
+            else:
+                rule = f"most numbers are infinite or beyond {LARGEST:.2g}, the largest number of 32 bits; write them in a larger unit"
+            return self._add_column_fault(column, rule, written[0])
         for row, text in texts:
             if _is_blank(text):
                 self.add_fault(row, column, _EMPTY)
