@@ -17,10 +17,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import check_version_info
 
 from dirtune.data.auth_token import DEFAULT_TOKEN_PATH
 from dirtune.errors import Fault, InputError
+from dirtune.process import silence_loggers
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 CONNECT_TIMEOUT = 3.0
@@ -58,15 +60,19 @@ def connect_to_cluster(address: str) -> Iterator[None]:
         rule = "a driver connects to a cluster at host:port, not at a URL (http:// is the address of its jobs)"
         raise InputError(Fault(where=address, rule=rule))
     check_token(where=address)
+    where = address
+    if address == "auto" and not ray.is_initialized():
+        address = find_local_cluster()
+        where = f"auto, {address}"
     if address != "auto":
         # Ray itself would wait for minutes for an address at which nothing listens.
-        check_reachable(address, where=address)
-        check_versions(get_cluster_versions(address), where=address)
+        check_reachable(address, where=where)
+        check_versions(get_cluster_versions(address, where=where), where=where)
     if ray.is_initialized():
         own = str(ray.get_runtime_context().gcs_address)
         if address not in ("auto", own):
             rule = f"this process is connected to the Ray cluster at {own} and cannot connect to another"
-            raise InputError(Fault(where=address, rule=rule))
+            raise InputError(Fault(where=where, rule=rule))
         yield
         return
     try:
@@ -75,31 +81,55 @@ def connect_to_cluster(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # A failed connection leaves parts of a session behind.
         ray.shutdown()
-        raise InputError(Fault(where=address, rule=f"cannot connect: {' '.join(str(error).split())}")) from None
+        raise InputError(Fault(where=where, rule=f"cannot connect: {' '.join(str(error).split())}")) from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def get_cluster_versions(address: str) -> tuple[str, str]:
+def find_local_cluster() -> str:
+    """Return `host:port` of the cluster of this machine to which Ray connects at the address `auto`.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        # Ray applies the same function when a driver connects; it warns of several clusters, of which it takes the latest.
+        with silence_loggers("ray._private.services"):
+            address = canonicalize_bootstrap_address("auto")
+    except (ConnectionError, ValueError):
+        address = None
+    if address is None:
+        raise InputError(
+            Fault(where="auto", rule="no Ray cluster runs on this machine; another one's address is host:port")
+        )
+    return address
+
+
+def get_cluster_versions(address: str, *, where: str | None = None) -> tuple[str, str]:
     """Return the versions of Ray and Python that a cluster was started with.
+
+    Args:
+        address: of the cluster, `host:port`.
+        where: start of the error message; None means the address.
 
     Raises:
         InputError: it refuses the token, or does not respond as a Ray cluster.
     """
+    where = address if where is None else where
     # In a subprocess, because Ray ends its process if the token's file cannot be read.
     command = [sys.executable, "-c", HANDSHAKE, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=HANDSHAKE_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
         rule = f"does not respond as a Ray cluster within {HANDSHAKE_TIMEOUT:.0f} s"
-        raise InputError(Fault(where=address, rule=rule)) from None
+        raise InputError(Fault(where=where, rule=rule)) from None
     if done.returncode == REFUSED:
-        raise InputError(Fault(where=address, rule=format_token_error()))
+        raise InputError(Fault(where=where, rule=format_token_error()))
     words = done.stdout.split()
     if len(words) != 2:
-        raise InputError(Fault(where=address, rule="does not respond as a Ray cluster"))
+        raise InputError(Fault(where=where, rule="does not respond as a Ray cluster"))
     return words[0], words[1]
 
 

@@ -202,7 +202,29 @@ def test_a_sweep_connects_only_with_the_token(cluster: Cluster, digits: Path, tm
     for message, environment in refusals.items():
         environment["RAY_ADDRESS"] = cluster.address
         done = run_dirtune(environment, "sweep", study, "--data", digits, "--results", tmp_path / "results")
-        assert (done.returncode, done.stdout) == (2, "")
+        assert done.returncode == 2
+        assert done.stdout.endswith("tiny: starting Ray\n")
         assert done.stderr.startswith(f"dirtune: {cluster.address}: {message}: set RAY_AUTH_MODE")
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("authentication", "message"),
+    [
+        ({}, "the cluster requires a token and received none"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}, "the cluster refuses this token"),
+    ],
+    ids=["none", "wrong"],
+)
+def test_auto_without_the_token_is_an_error_of_one_line(
+    cluster: Cluster, tmp_path: Path, authentication: dict[str, str], message: str
+) -> None:
+    """Ray itself repeats the refusal for 20 seconds, and then says that it could not connect."""
+    # Where Ray looks for the cluster of this machine
+    special = {"RAY_TMPDIR": str(cluster.home), "RAY_ADDRESS": "auto"}
+    done = run_dirtune(cluster.make_environment(**special, **authentication), "ingest", "digits", "--data", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(rf"dirtune: auto, [\d.]+:\d+: {message}: set RAY_AUTH_MODE", done.stderr)
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

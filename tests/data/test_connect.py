@@ -43,6 +43,16 @@ def test_an_unreachable_address_fails_before_ray_waits_for_it() -> None:
         pass
 
 
+def test_auto_is_examined_like_the_address_that_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Ray prefers the variable to the clusters of the machine.
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(InputError, match=rf"^auto, [\d.]+:{port}: not reachable"), connect_to_cluster("auto"):
+        pass
+
+
 def test_a_url_is_not_the_address_of_a_driver() -> None:
     with pytest.raises(InputError, match="connects to a cluster at host:port"), connect_to_cluster("ray://host:10001"):
         pass
