@@ -14,9 +14,10 @@ from torch import nn
 
 from dirtune.batch import TermInputs
 from dirtune.data.cache import get_rank_share
+from dirtune.frozen import Frozen
 from dirtune.losses import LOSSES, TERMS
 from dirtune.losses.pairs import LabelDistance
-from dirtune.testing import LOSS_CHECKS, TERM_CHECKS, compute_gradient, fit, make_inputs_for
+from dirtune.testing import LOSS_CHECKS, TERM_CHECKS, check_term, compute_gradient, fit, make_inputs_for
 from dirtune.training.distributed import Ranks
 from tests.training.gloo import on_ranks
 
@@ -60,6 +61,19 @@ def test_every_loss_keeps_the_contract(name, check):
     if name in DETACHED_FACTORS and check == "the_gradient_is_the_slope_of_the_loss":
         pytest.skip("not a slope")
     LOSS_CHECKS[check](LOSSES[name]())
+
+
+class _Norms(Frozen):
+    weight: float = 1.0
+
+    def __call__(self, inputs):
+        return inputs.representations.square().sum(dim=1).mean()
+
+
+def test_a_term_of_each_row_keeps_the_contract_if_it_says_so():
+    check_term(_Norms, compares_rows=False)
+    with pytest.raises(AssertionError, match=r"one row has no gradient .*compares_rows=False"):
+        check_term(_Norms)
 
 
 def _assert_finite(term, inputs):
