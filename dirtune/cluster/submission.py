@@ -166,7 +166,7 @@ def _check_study(file: StudyFile | StudyText, data: str) -> tuple[Sequence[Plugi
             root, name = Storage.open(data), checks.get_data_set(study)
             if root.exists(f"{name}/{MANIFEST}"):
                 manifest = read_manifest(root, name)
-                checks.check_study(study, manifest)
+                checks.check_study(checks.resolve_from_data(study, manifest), manifest)
     except InputError as error:
         return (), error.faults
     obstacles = [fault for plugin in study.plugins if (fault := find_obstacle(plugin)) is not None]

@@ -77,6 +77,12 @@ def test_a_study_is_validated_against_data_that_this_machine_reaches(tmp_path: P
         submit(study, address=NOWHERE, data=str(data_root), results="/shared/results")
 
 
+def test_settings_that_are_taken_from_the_data_are_no_fault(tmp_path: Path, data_root: Path) -> None:
+    base = {**STUDY["base"], "model": {"encoder": {"name": "mlp", "hidden": [8]}}}
+    with pytest.raises(InputError, match="not reachable"):
+        submit(write_study_file(tmp_path, base=base), address=NOWHERE, data=str(data_root), results="/shared/results")
+
+
 def test_data_that_this_machine_does_not_reach_are_validated_on_the_cluster(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not reachable"):
         submit(write_study_file(tmp_path), address=NOWHERE, data=str(tmp_path / "mnt"), results="/shared")
