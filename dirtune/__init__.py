@@ -37,8 +37,8 @@ _HOMES = {
     "weights": "dirtune.reweighting.labels:weights",
 }
 
-_MODULES = ("nn", "register", "testing")
-"""Submodules: for training loops of one's own, and for the authors of plug-ins."""
+_MODULES = ("nn", "register", "results", "testing")
+"""Submodules: tables of results, and for training loops of one's own and the authors of plug-ins."""
 
 __all__ = sorted(_HOMES)
 
