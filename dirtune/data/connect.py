@@ -97,14 +97,10 @@ def find_local_cluster() -> str:
     try:
         # Ray applies the same function when a driver connects; it warns of several clusters, of which it takes the latest.
         with silence_loggers("ray._private.services"):
-            address = canonicalize_bootstrap_address("auto")
+            return str(canonicalize_bootstrap_address("auto"))
     except (ConnectionError, ValueError):
-        address = None
-    if address is None:
-        raise InputError(
-            Fault(where="auto", rule="no Ray cluster runs on this machine; another one's address is host:port")
-        )
-    return address
+        rule = "no Ray cluster runs on this machine; another one's address is host:port"
+        raise InputError(Fault(where="auto", rule=rule)) from None
 
 
 def get_cluster_versions(address: str, *, where: str | None = None) -> tuple[str, str]:
