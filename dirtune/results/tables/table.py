@@ -46,7 +46,7 @@ from dirtune.results.statistics.joint import JointDifference, Repeated, average_
 from dirtune.results.statistics.paired import compute_sd, mean
 from dirtune.results.statistics.verdict import Verdict
 from dirtune.results.tables.floors import FloorRow, describe_cautions, describe_caveats, find_unbeaten, make_floor_rows
-from dirtune.results.tables.verdicts import ArmVerdict, ColumnArm, compare_arms, judge_arms
+from dirtune.results.tables.verdicts import NO_PREDICTIONS, ArmVerdict, ColumnArm, compare_arms, judge_arms
 
 if TYPE_CHECKING:
     from dirtune.results.analysis.recompute import SamplePredictions
@@ -567,7 +567,7 @@ def _add_samples(table: ArmTable, predictions: SamplePredictions | str) -> tuple
     regions = predictions.regions
     table = replace(
         table,
-        no_predictions="" if parts.is_known else f"{table.metric} is not computed from predictions",
+        no_predictions="" if parts.is_known else f"the part of each test sample in {table.metric} is not known",
         group="" if predictions.groups is None else predictions.group,
         samples={region: int(np.count_nonzero(regions[region])) for region in REGIONS},
     )
@@ -586,7 +586,10 @@ def _judge_column(
     if not is_claim or (reason := _find_bias(table)):
         found = compare_arms(columns, reference, repeated)
         return {arm: replace(each, no_word=reason) for arm, each in found.items()} if is_claim else found
-    return judge_arms(columns, reference, claim=claim, sequential=table.sequential, repeated=repeated)
+    found = judge_arms(columns, reference, claim=claim, sequential=table.sequential, repeated=repeated)
+    # The table knows why, an arm does not.
+    reasons = {arm: table.no_predictions for arm, each in found.items() if each.no_word == NO_PREDICTIONS}
+    return {arm: replace(each, no_word=reasons.get(arm) or each.no_word) for arm, each in found.items()}
 
 
 def _find_bias(table: ArmTable) -> str:

@@ -383,6 +383,14 @@ def test_without_predictions_there_is_no_word(predicted: Path) -> None:
     assert "has no stored predictions of split test" in table.no_predictions
 
 
+def test_a_metric_without_parts_of_samples_has_no_word_and_says_so(predicted: Path) -> None:
+    table = make_arm_table(predicted, "study", metric="zero_errors")
+
+    reason = "the part of each test sample in zero_errors is not known"
+    assert get_words(table) == {}
+    assert {row.cells["all"].no_word for row in table.rows[1:]} == {table.no_predictions} == {reason}
+
+
 def test_three_seeds_with_predictions_are_enough_for_the_samples(predicted: Path) -> None:
     whole = make_arm_table(predicted, "study").rows[1].cells["all"]
     for seed in (1, 3):
