@@ -104,7 +104,7 @@ def make_kinds(root: Path) -> dict[str, Kind]:
             [begun / "progress.json"], lambda file: trial.read_progress(begun_study, begun_id), is_optional=True
         ),
         "checkpoint": Kind(
-            [begun / checkpoint.CHECKPOINT],
+            sorted((begun / checkpoint.FOLDER).glob("*.pt")),
             lambda file: _to_plain(checkpoint.load_checkpoint(Storage.open(begun))),
             is_optional=True,
         ),
@@ -118,15 +118,16 @@ def make_kinds(root: Path) -> dict[str, Kind]:
 
 
 def _die_after_an_epoch() -> None:
-    write, written = trial.TrialRun.write_checkpoint, []
+    begin, written = trial.TrialRun.begin_checkpoint, []
 
     def write_once(run: trial.TrialRun) -> None:
-        write(run)
+        begin(run)
+        run.wait_for_checkpoint()
         written.append(run)
         if len(written) == 2:
             raise SystemExit(1)
 
-    trial.TrialRun.write_checkpoint = write_once  # type: ignore[method-assign]
+    trial.TrialRun.begin_checkpoint = write_once  # type: ignore[method-assign]
 
 
 def _read_table(folder: Storage, file: Path) -> object:

@@ -56,7 +56,7 @@ from dirtune.errors import OutOfMemory  # noqa: E402
 from dirtune.frozen import read  # noqa: E402
 from dirtune.io.storage import Storage  # noqa: E402
 from dirtune.nested import merge  # noqa: E402
-from dirtune.training.checkpoint import save_checkpoint  # noqa: E402
+from dirtune.training.checkpoint import Checkpoints, load_checkpoint  # noqa: E402
 from dirtune.training.evaluation import predict  # noqa: E402
 from dirtune.training.loop import run_epochs, run_steps  # noqa: E402
 from dirtune.training.state import begin_training  # noqa: E402
@@ -304,16 +304,30 @@ def check_checkpoint(options: Options) -> Iterator[Value]:
     training = begin_training(bare.make_config(encoder, 16), data)
     for _ in run_steps(training):
         pass
+    training.best_epoch = 1
     training.best_weights = {name: value.clone() for name, value in training.model.state_dict().items()}
-    options.wait()
     folder = Storage.open(options.results).get_folder("gpu_acceptance")
-    started = time.perf_counter()
-    save_checkpoint(folder, training.get_state())
-    seconds = time.perf_counter() - started
-    size = len(folder.read("checkpoint/state.pt")) / MIB
+    checkpoints = Checkpoints(folder, options.device)
+    # The first one allocates the pinned memory of the later ones.
+    for name in ("first", "later"):
+        options.wait()
+        started = time.perf_counter()
+        checkpoints.begin({"training": training.get_state()})
+        options.wait()
+        waited = time.perf_counter() - started
+        checkpoints.wait()
+        yield at_most(f"seconds that the device waits for the {name} checkpoint / an epoch of 30 s", waited / 30, 0.02)
+    loaded = load_checkpoint(folder)
+    assert loaded is not None
+    same = all(
+        torch.equal(value.cpu(), loaded["training"]["model"][name])
+        for name, value in training.model.state_dict().items()
+    )
+    size = sum(len(folder.read(f"checkpoint/{name}")) for name in folder.list_files("checkpoint")) / MIB
     folder.remove("checkpoint")
     yield Value(name="MiB", value=size)
-    yield at_most("seconds of a checkpoint / an epoch of 30 s", seconds / 30, 0.02)
+    yield Value(name="seconds to write it", value=checkpoints.write_seconds)
+    yield at_most("tensors that differ from the device's", float(not same), 0)
 
 
 def check_sweep(options: Options) -> Iterator[Value]:

@@ -263,8 +263,9 @@ class _Interface(TorchFunctionMode):
     def _move(self, value: Tensor, device: torch.device, *, non_blocking: bool) -> Tensor:
         if is_on_device(value) == (device == CUDA):
             return value
-        pinned = getattr(value.untyped_storage(), "is_pretended_pinned", False)
-        if not (device == CUDA and pinned and non_blocking):
+        # To the host, such a copy goes to pinned memory that torch allocates.
+        pinned = device == HOST or getattr(value.untyped_storage(), "is_pretended_pinned", False)
+        if not (pinned and non_blocking):
             self.device.record("copy to the device" if device == CUDA else "copy to the host")
         moved: Tensor = _Move.apply(value, device)
         return moved
@@ -336,6 +337,16 @@ def _group_by_device(usual: Callable[..., Any], tensors: Any, **named: Any) -> A
     return {(CUDA if is_there else key[0], key[1]): value for key, value in usual(tensors, **named).items()}
 
 
+class _Stream:
+    """A stream that has always ended its work."""
+
+    def record_event(self) -> _Stream:
+        return self
+
+    def synchronize(self) -> None:
+        pass
+
+
 class _Properties:
     total_memory, major, minor, name = 80 * GIB, 8, 0, "pretended"
 
@@ -354,6 +365,7 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         "set_per_process_memory_fraction": None,
         "empty_cache": None,
         "synchronize": None,
+        "current_stream": _Stream(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     monkeypatch.setattr(torch, "autocast", lambda kind, *rest, **named: autocast("cpu", *rest, **named))

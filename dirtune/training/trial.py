@@ -34,7 +34,9 @@ from dirtune.training.state import begin_training
 
 CONFIG = "config.json"
 CHECKPOINT_COSTS = 50
-"""Smallest time between two checkpoints, as a multiple of what the last one took: at most 2 % of a trial go into them."""
+"""Smallest time between two checkpoints, as a multiple of what the trial waited for the last one: at most 2 % of it."""
+WRITE_COSTS = 10
+"""Smallest time between two checkpoints, as a multiple of what the last one took to write while the trial went on."""
 PAUSE_SECONDS = 120.0
 """Time after which an epoch is left for a checkpoint: what a killed trial loses of an epoch of half an hour."""
 STOP_CHECK_SECONDS = 2.0
@@ -131,6 +133,8 @@ class TrialRun:
         representations: number of test samples whose representation is recorded.
         contract: input contract of the data set, which is kept with the model; None means no model is kept.
         is_stop_requested: returns True if the trial is to be left, with a checkpoint, after the step.
+        waits_for_checkpoints: return from `step` only when its checkpoint is written: another process may then record the trial
+            and remove its files, as if a scheduler stops it.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class TrialRun:
         representations: int = 0,
         contract: InputContract | None = None,
         is_stop_requested: Callable[[], bool] = lambda: False,
+        waits_for_checkpoints: bool = False,
     ) -> None:
         self.job, self.study, self.ranks = job, study, ranks
         self.representations = representations
@@ -157,7 +162,8 @@ class TrialRun:
         self._counted_until = time.perf_counter() if idle_since is None else idle_since
         self._overhead = 0.0
         self._started_at = datetime.now(UTC).isoformat()
-        self._checkpoint_seconds = checkpoint_seconds
+        self._checkpoints = checkpoint.Checkpoints(self._folder, data.device)
+        self._checkpoint_seconds, self._waits_for_checkpoints = checkpoint_seconds, waits_for_checkpoints
         self._checkpointed_at, self._checkpoint_cost = time.perf_counter(), 0.0
         self._is_stop_requested, self._is_stopping, self._looked_at = is_stop_requested, False, time.perf_counter()
         # A worker runs many trials in one process; the recorded peak is this trial's alone.
@@ -178,14 +184,25 @@ class TrialRun:
     def step(self) -> dict[str, float]:
         """Run one epoch and return its values; after the last one, evaluate and record.
 
-        If a stop is requested within the epoch, return after the step: `write_checkpoint` then keeps its part of the epoch. A loss that is not finite is not raised: the trial is recorded as failed.
+        If a stop is requested within the epoch, return after the step: `write_checkpoint` then keeps its part of the epoch. A
+        loss that is not finite is not raised: the trial is recorded as failed. An error of the thread that writes checkpoints
+        is raised.
         """
+        try:
+            self._step()
+        except Exception:
+            # Others may remove the files of a trial that has failed: nothing may write them again.
+            self._checkpoints.join()
+            raise
+        return self.values
+
+    def _step(self) -> None:
         before = self.training.seconds.total
         try:
             if not self.training.is_finished:
                 next(self._epochs)
                 while self.training.unfinished is not None and not self._is_stopping:
-                    self.write_checkpoint()
+                    self.begin_checkpoint()
                     next(self._epochs)
             if self.training.unfinished is not None:
                 self._count_overhead(before)
@@ -195,12 +212,22 @@ class TrialRun:
                 self._save(before)
         except NonFiniteLoss as error:
             self._fail(error, before)
-        return self.values
 
     def write_checkpoint(self) -> None:
-        """Write the checkpoint from which the trial resumes; call on rank 0, after `step`."""
+        """Write the checkpoint from which the trial resumes, and wait for it; call on rank 0, after `step`."""
+        self.begin_checkpoint()
+        self.wait_for_checkpoint()
+
+    def wait_for_checkpoint(self) -> None:
+        """Wait until the last checkpoint is written, and raise the error that prevented it."""
+        self._checkpoints.wait()
+
+    def begin_checkpoint(self) -> None:
+        """Start to write a checkpoint; call on rank 0. It is complete before the trial ends or fails, or another one begins."""
         started = time.perf_counter()
-        checkpoint.save_checkpoint(self._folder, self._state())
+        self._checkpoints.begin(self._state())
+        if self._waits_for_checkpoints:
+            self._checkpoints.wait()
         self._checkpointed_at = time.perf_counter()
         self._checkpoint_cost = self._checkpointed_at - started
 
@@ -208,7 +235,7 @@ class TrialRun:
         return {"training": self.training.get_state(), "overhead": self._overhead, "started_at": self._started_at}
 
     def _resume(self) -> None:
-        state = checkpoint.load_checkpoint(self._folder)
+        state = self._checkpoints.load()
         if state is not None:
             # The times of the killed run count, too: the record describes the whole trial.
             self._overhead, self._started_at = state["overhead"], state["started_at"]
@@ -221,21 +248,26 @@ class TrialRun:
             return
         self._folder.write(PROGRESS, _to_json(vars(self._make_progress())))
         # The progress is small and written after every epoch; a checkpoint may be hundreds of megabytes.
-        if time.perf_counter() - self._checkpointed_at >= self._get_checkpoint_interval():
-            self.write_checkpoint()
+        self._checkpoints.raise_error()
+        if self._is_checkpoint_due():
+            self.begin_checkpoint()
 
     def _is_pause_due(self) -> bool:
         """Return True if the epoch is to be left after this step, for a checkpoint or because of a stop request."""
         now = time.perf_counter()
         if now - self._looked_at >= STOP_CHECK_SECONDS:
             self._looked_at, self._is_stopping = now, self._is_stop_requested()
-        return self._is_stopping or now - self._checkpointed_at >= max(PAUSE_SECONDS, self._get_checkpoint_interval())
+        return self._is_stopping or (now - self._checkpointed_at >= PAUSE_SECONDS and self._is_checkpoint_due())
 
-    def _get_checkpoint_interval(self) -> float:
+    def _is_checkpoint_due(self) -> bool:
+        """Return True if the last checkpoint is old enough, measured by what it cost."""
         # Asked for after every epoch, it is written after every epoch, whatever it costs.
-        return (
-            max(self._checkpoint_seconds, CHECKPOINT_COSTS * self._checkpoint_cost) if self._checkpoint_seconds else 0.0
-        )
+        if not self._checkpoint_seconds:
+            return True
+        if self._checkpoints.is_writing:
+            return False
+        costs = CHECKPOINT_COSTS * self._checkpoint_cost, WRITE_COSTS * self._checkpoints.write_seconds
+        return time.perf_counter() - self._checkpointed_at >= max(self._checkpoint_seconds, *costs)
 
     def _complete(self, spent_before: float) -> None:
         started = time.perf_counter()
@@ -261,6 +293,8 @@ class TrialRun:
 
     def _record(self, record: TrialRecord) -> None:
         if self.ranks.is_first:
+            # It would write the files of the trial again
+            self._checkpoints.wait()
             # The record first: a trial killed in between is recorded, and its files are removed by the next driver.
             write_record(self.study, record)
             remove_temporary_files(self.study, self.job.trial_id)

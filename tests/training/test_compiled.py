@@ -56,7 +56,7 @@ def interrupted(config: TrialConfig, data: ResidentData, folder: str) -> list[di
     job, parts = job_of(config, data), Storage.open(f"{folder}/parts")
     whole = finish(TrialRun(job, data, Storage.open(f"{folder}/whole")))
     for _ in range(config.recipe.epochs - 1):
-        TrialRun(job, data, parts).step()
+        TrialRun(job, data, parts, waits_for_checkpoints=True).step()
     again = finish(TrialRun(job, data, parts))
     return [trial.training.get_state() for trial in (whole, again)]
 

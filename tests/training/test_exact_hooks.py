@@ -82,7 +82,7 @@ def test_a_killed_trial_resumes_to_the_last_bit(
     job = job_of(configuration(**merge(SETTINGS, HOOKS[hook]), recipe=recipe), toy)
     whole, interrupted = (Storage.open(tmp_path / name) for name in ("whole", "interrupted"))
     expected = finish(TrialRun(job, toy, whole))
-    TrialRun(job, toy, interrupted).step()
+    TrialRun(job, toy, interrupted, waits_for_checkpoints=True).step()
     resumed = finish(TrialRun(job, toy, interrupted))
     assert same(weights_of(resumed.training), weights_of(expected.training))
     assert lasting(tables(interrupted)) == lasting(tables(whole))

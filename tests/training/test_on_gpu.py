@@ -59,7 +59,7 @@ def test_an_interrupted_trial_resumes_with_its_loss_scale(
     recipe = {"epochs": 3, "precision": precision, "gradient_clip": 1.0, "channels_last": True}
     job = job_of(configuration(**IMAGES, recipe=recipe), data)
     whole = finish(TrialRun(job, data, Storage.open(tmp_path / "whole"))).training.get_state()
-    TrialRun(job, data, Storage.open(tmp_path / "parts")).step()
+    TrialRun(job, data, Storage.open(tmp_path / "parts"), waits_for_checkpoints=True).step()
     again = finish(TrialRun(job, data, Storage.open(tmp_path / "parts"))).training.get_state()
     assert again["scaler"] == whole["scaler"]
     assert bool(whole["scaler"]) is (precision == "fp16")

@@ -176,7 +176,7 @@ def trials(ranks: Ranks, data: ResidentData, jobs: Jobs, folder: str) -> dict[st
     shared = Storage.open(f"{folder}/shared")
     # Into the first stage, and on into the second
     for steps in (1, 2):
-        interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks)
+        interrupted = TrialRun(jobs["whole"], data, shared, ranks=ranks, waits_for_checkpoints=True)
         for _ in range(steps):
             interrupted.step()
         # A killed group starts again when its first rank has written
@@ -195,7 +195,7 @@ def normalized_trials(ranks: Ranks, data: ResidentData, job: TrialJob, folder: s
     for name, steps in (("whole", 0), ("interrupted", 1)):
         study = Storage.open(f"{folder}/normalized_{name}")
         if steps:
-            TrialRun(job, data, study, ranks=ranks).step()
+            TrialRun(job, data, study, ranks=ranks, waits_for_checkpoints=True).step()
             dist.barrier()
         trial = TrialRun(job, data, study, ranks=ranks)
         assert trial.training.epoch == steps

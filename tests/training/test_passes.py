@@ -234,7 +234,7 @@ def test_a_trial_interrupted_after_every_epoch_ends_bitwise_as_an_uninterrupted_
     while trial is None or trial.status is None:
         # A new process starts from another state.
         torch.manual_seed(1)
-        trial = TrialRun(job, toy, parts)
+        trial = TrialRun(job, toy, parts, waits_for_checkpoints=True)
         trial.step()
     assert lasting(tables(parts)) == lasting(tables(whole.study))
     found, wanted = trial.training.get_state(), whole.training.get_state()

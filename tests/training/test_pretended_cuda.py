@@ -62,6 +62,7 @@ def test_a_wait_is_recorded(device: Device) -> None:
     pinned = torch.ones(4).pin_memory()
     quiet = [
         lambda: pinned.to(CUDA, non_blocking=True),
+        lambda: there.to("cpu", non_blocking=True),
         lambda: there[torch.arange(2, device=CUDA)],
         lambda: there.masked_fill_(there > 1, 0.0),
         lambda: there.clone().__setitem__(there > 1, 0.0),
@@ -71,6 +72,7 @@ def test_a_wait_is_recorded(device: Device) -> None:
         lambda: float(there[0]),
         lambda: there.tolist(),
         lambda: there.cpu(),
+        lambda: there.to("cpu"),
         lambda: there[there > 1],
         lambda: there.nonzero(),
         lambda: pinned.to(CUDA),
@@ -135,7 +137,7 @@ def test_no_step_waits(
     config = configuration(**{**settings, "model": IMAGES, "recipe": {**settings.get("recipe", {}), **EPOCH}})
     data = read(data_root, resident=kind != "streamed")
     if kind == "resumed":
-        TrialRun(job_of(config, data), data, Storage.open(tmp_path)).step()
+        TrialRun(job_of(config, data), data, Storage.open(tmp_path), waits_for_checkpoints=True).step()
         training = TrialRun(job_of(config, data), data, Storage.open(tmp_path)).training
         assert training.epoch == 1
     else:

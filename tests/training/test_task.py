@@ -253,7 +253,7 @@ def test_a_killed_trial_resumes_with_the_same_record(
 ) -> None:
     _, root, config = run
     study = Storage.open(tmp_path / "study")
-    TrialRun(job_of(config, rooms), rooms, study).step()
+    TrialRun(job_of(config, rooms), rooms, study, waits_for_checkpoints=True).step()
     finish(TrialRun(job_of(config, rooms), rooms, study))
     assert lasting(tables(study)) == lasting(tables(Storage.open(root / "study")))
 

@@ -195,7 +195,7 @@ def test_a_killed_trial_resumes_and_a_recorded_one_is_not_run_again(
     epochs: list[int] = []
     early, late = tmp_path / "early", tmp_path / "late"
 
-    TrialRun(job, toy, Storage.open(early / STUDY)).step()
+    TrialRun(job, toy, Storage.open(early / STUDY), waits_for_checkpoints=True).step()
     result = train(PLAIN, data=data_root, results=early, on_epoch=lambda epoch, *_: epochs.append(epoch))
     assert (result.status, result.reused, epochs) == ("complete", False, [2])
 

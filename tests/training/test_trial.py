@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -48,7 +49,10 @@ def test_a_running_trial_has_its_config_progress_and_checkpoint_and_a_recorded_o
     assert read(TrialConfig, read_json_object(Storage.open(folder), "config.json"), where="file") == job.config
     for epoch in (1, 2):
         values = trial.step()
-        assert files(folder) == ["checkpoint/state.pt", "config.json", "progress.json"]
+        trial.wait_for_checkpoint()
+        best, *others = files(folder)
+        assert re.fullmatch(r"checkpoint/best-[0-9a-f]{16}\.pt", best)
+        assert others == ["checkpoint/state.pt", "config.json", "progress.json"]
         progress = strict_json(folder / "progress.json")
         assert progress["epochs"][-1] == values
         assert progress["trial"]["epochs_run"] == len(progress["epochs"]) == epoch
@@ -318,7 +322,7 @@ def test_the_seconds_of_an_interrupted_trial_are_those_of_both_runs(
     configuration: Configure, toy: ResidentData, study: Storage
 ) -> None:
     job, started = job_of(configuration(), toy), time.perf_counter()
-    first = TrialRun(job, toy, study, idle_since=time.perf_counter() - 100.0)
+    first = TrialRun(job, toy, study, idle_since=time.perf_counter() - 100.0, waits_for_checkpoints=True)
     first.step()
     again = TrialRun(job, toy, study, idle_since=time.perf_counter() - 100.0)
     assert vars(again.training.seconds) == vars(first.training.seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -15,7 +17,9 @@ from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses
 from dirtune.training import trial as trial_module
-from dirtune.training.trial import TrialRun
+from dirtune.training.checkpoint import CHECKPOINT
+from dirtune.training.trial import TrialRun, remove_temporary_files
+from dirtune.tuning.execution.failures import get_error_class
 from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
 
 RESUMED: dict[str, dict[str, Any]] = {
@@ -121,6 +125,7 @@ def test_a_trial_interrupted_after_any_epochs_or_steps_ends_bitwise_as_an_uninte
             assert trial.training.epoch == done
             while trial.training.epoch < end:
                 trial.step()
+            trial.wait_for_checkpoint()
             done = end
         # A new process starts from another state
         torch.manual_seed(number)
@@ -157,9 +162,9 @@ def test_a_long_epoch_is_left_for_checkpoints(
     monkeypatch.setattr(trial_module, "CHECKPOINT_COSTS", 0.0)
     trial, written = TrialRun(job_of(configuration(), toy), toy, study, checkpoint_seconds=1e-9), []
     monkeypatch.setattr(
-        trial_module.checkpoint,
-        "save_checkpoint",
-        lambda folder, state: written.append(state["training"]["unfinished"]),
+        trial_module.checkpoint.Checkpoints,
+        "begin",
+        lambda checkpoints, state: written.append(state["training"]["unfinished"]),
     )
     trial.step()
     steps = trial.training.passes.steps_per_epoch
@@ -213,9 +218,86 @@ def test_a_trial_killed_within_its_record_is_not_recorded_and_continues_to_the_s
     assert read_statuses(study) == {}
     assert all(rows == [] for rows in tables(study).values())
 
+    # The trial has waited for its thread before it was recorded.
     again = TrialRun(job, toy, study)
     assert again.training.epoch == 2
     finish(again)
     whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
     assert lasting(tables(study)) == lasting(tables(whole.study))
+    assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]
+
+
+class Slow(Storage):
+    """Checkpoints take long to write, or fail."""
+
+    def __init__(self, study: Storage, *, error: OSError | None = None) -> None:
+        super().__init__(study.filesystem, study.root)
+        self.__dict__["error"] = error
+
+    def get_folder(self, name: str) -> Storage:
+        return Slow(Storage(self.filesystem, self.path(name)), error=self.__dict__["error"])
+
+    def write(self, name: str, content: bytes) -> None:
+        if name == CHECKPOINT:
+            time.sleep(0.3)
+            if self.__dict__["error"] is not None:
+                raise self.__dict__["error"]
+        super().write(name, content)
+
+
+def test_a_trial_trains_while_its_checkpoint_is_written_and_waits_for_it_before_it_is_recorded(
+    configuration: Configure, toy: ResidentData, study: Storage, tmp_path: Path
+) -> None:
+    job = job_of(configuration(), toy)
+    trial = TrialRun(job, toy, Slow(study))
+    trial.step()
+    assert trial.training.epoch == 1
+    assert not Path(study.path(f"trials/{job.trial_id}/{CHECKPOINT}")).exists()
+    finish(trial)
+    assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]
+    whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
+    assert lasting(tables(study)) == lasting(tables(whole.study))
+
+
+def test_no_checkpoint_begins_while_one_is_written_unless_asked_for_after_every_epoch(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    trial = TrialRun(job_of(configuration(recipe={"epochs": 3}), toy), toy, Slow(study), checkpoint_seconds=1e-9)
+    trial.step()
+    trial.begin_checkpoint()
+    assert not trial._is_checkpoint_due()
+    trial.wait_for_checkpoint()
+    # Ten times what the last one took to write
+    assert not trial._is_checkpoint_due()
+    assert TrialRun(trial.job, toy, Slow(study))._is_checkpoint_due()
+
+
+def test_an_error_of_the_thread_that_writes_checkpoints_is_raised_in_the_trial(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    trial = TrialRun(job_of(configuration(), toy), toy, Slow(study, error=full))
+    trial.step()
+    with pytest.raises(OSError, match="No space left") as raised:
+        finish(trial)
+    assert get_error_class(raised.value) == "infrastructure"
+    assert (trial.status, read_statuses(study)) == (None, {})
+
+
+def test_a_trial_that_fails_leaves_no_thread_that_writes(
+    configuration: Configure, toy: ResidentData, study: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(configuration(), toy)
+    trial = TrialRun(job, toy, Slow(study))
+    trial.step()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(trial_module.loop.evaluation, "evaluate", fail)
+    with pytest.raises(ZeroDivisionError):
+        trial.step()
+    # As the driver does
+    remove_temporary_files(study, job.trial_id)
+    time.sleep(0.5)
     assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]

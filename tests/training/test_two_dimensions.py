@@ -196,7 +196,7 @@ def test_an_interrupted_trial_resumes_with_the_same_record(
     finish(TrialRun(job, gazes, study))
     other = Storage.open(tmp_path / "other")
     # And then the process is gone
-    TrialRun(job, gazes, other).step()
+    TrialRun(job, gazes, other, waits_for_checkpoints=True).step()
     again = TrialRun(job, gazes, other)
     assert again.training.epoch == 1
     finish(again)

@@ -128,8 +128,8 @@ def test_a_group_that_loses_a_rank_resumes_from_the_checkpoint_and_nothing_else_
     assert not before & after
     assert [epoch for arm, epoch in view.epochs if arm == "vanilla"] == [1, 2, 3, 4, 5]
     goes_on = [epoch for arm, epoch in view.epochs if arm == "conr"]
-    # Where the checkpoint of the third epoch was written before the rank died, nobody has told of that epoch.
-    assert goes_on in ([1, 2, 3, 4, 5], [1, 2, 4, 5])
+    # The checkpoint of the second epoch, or of the third, of which nobody has told, was written before the rank died or not.
+    assert goes_on in ([1, 2, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 2, 4, 5])
     dirtune.sweep(path, data=digits, results=undisturbed)
     pd.testing.assert_frame_equal(metrics(killed), metrics(undisturbed), check_exact=True)
     sql = "select arm, epoch, name, value from epochs join trials using (trial_id) order by all"

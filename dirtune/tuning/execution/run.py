@@ -6,7 +6,7 @@ from dirtune.data import blocks, session
 from dirtune.data.contract import read_contract
 from dirtune.results.records import compaction
 from dirtune.training import provenance, train
-from dirtune.tuning.execution import plugin_check, storage_failure, tune_run, worker
+from dirtune.tuning.execution import plugin_check, scheduler, storage_failure, tune_run, worker
 from dirtune.tuning.execution.concurrency import Concurrency
 from dirtune.tuning.execution.driver import Driver
 from dirtune.tuning.folder import floors, reconcile, stop_request
@@ -65,6 +65,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                     gpus=study.resources.gpus,
                     workers=study.resources.workers,
                     checkpoint_seconds=study.resources.checkpoint_seconds,
+                    scheduled_role=scheduler.get_scheduled_role(study),
                     representations=study.representations,
                     keep_models=study.keep_models,
                     contract=None if study.keep_models == "none" else read_contract(options.data, manifest),

@@ -101,15 +101,21 @@ def build_scheduler(
     learning_curves: LearningCurves = LearningCurves(),  # noqa: B008 - frozen
 ) -> PerArmScheduler:
     """Return the scheduler of a study: that of its search settings in every searched arm, if there is one."""
-    search = study.search
-    if search.scheduler is None:
+    if study.search.scheduler is None:
         return PerArmScheduler({})
     return PerArmScheduler(
         {each.name: _build_arm_scheduler(study, each.arm) for each in study.searches},
         learning_curves,
-        role="search" if study.search.confirm else "evaluation",
+        role=get_scheduled_role(study) or "evaluation",
         names={(each.arm.name, each.seed): each.name for each in study.searches if each.repeat},
     )
+
+
+def get_scheduled_role(study: resolve.ResolvedStudy) -> Role | None:
+    """Return the role of the trials that the scheduler may stop; None if the study has no scheduler."""
+    if study.search.scheduler is None:
+        return None
+    return "search" if study.search.confirm else "evaluation"
 
 
 def _build_arm_scheduler(study: resolve.ResolvedStudy, arm: schema.Arm) -> TrialScheduler:

@@ -20,7 +20,7 @@ from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.process import defer_first_signal
-from dirtune.results.records.schema import Status
+from dirtune.results.records.schema import Role, Status
 from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
 from dirtune.training.trial import TrialJob, TrialRun
@@ -46,6 +46,8 @@ class WorkerSettings:
     workers: int = 1
     """Ranks of a resident group; 1 for a worker inside its Tune actor."""
     checkpoint_seconds: float = 10.0
+    scheduled_role: Role | None = None
+    """Role of the trials that a scheduler may stop after any epoch; None without a scheduler."""
     budget: MemoryBudget | None = None
     """Memory for the data; None means that a worker measures it when it starts."""
     representations: int = 0
@@ -136,6 +138,8 @@ class ResidentWorker:
                 representations=self._settings.representations,
                 contract=self._settings.get_contract(job),
                 is_stop_requested=lambda: self._is_terminated() or is_stop_requested(self._settings.study),
+                # The driver records a trial that the scheduler stops, and removes its files.
+                waits_for_checkpoints=job.role == self._settings.scheduled_role,
             )
 
     def step(self) -> StepResult:
