@@ -3,10 +3,12 @@
 Pure: measured values in, results out, without Ray. Every threshold is a constant with its reason.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dirtune.cluster.gpu_health import GpuHealth
 from dirtune.cluster.machine import Machine, Space, get_lowest_driver
 from dirtune.tuning.folder.lock import LOST_SECONDS
 from dirtune.tuning.plan.capacity import Node
@@ -23,6 +25,36 @@ MAX_CLOCK_SKEW = 5.0
 """Seconds. A warning above it; a problem above half of `LOST_SECONDS`, after which a heartbeat counts as lost."""
 
 State = Literal["ok", "warning", "problem"]
+
+# Faults of a GPU by the texts of torch and CUDA, and what cures them
+_GPU_ADVICE = (
+    (r"no kernel image|not compatible with", "install a torch that is built for the capability of its GPUs"),
+    (r"ECC|hardware error", "reset the GPU (`nvidia-smi --gpu-reset -i N`) or restart the node"),
+    (r"busy or unavailable", "end the process that occupies it, or allow several (`nvidia-smi -c DEFAULT`)"),
+    (r"out of memory", "end the processes that fill its memory, which `nvidia-smi` lists"),
+    (r"differs from the CPU", "it computes wrong numbers: have it replaced"),
+    (
+        r"no result within|launch timed out",
+        "the GPU hangs: reset it (`nvidia-smi --gpu-reset -i N`) or restart the node",
+    ),
+    (
+        r"driver|no GPU|initialization",
+        "install or reload the NVIDIA driver; start a container with its GPUs (`--gpus all`)",
+    ),
+)
+
+BEYOND_REPAIR = "memory that cannot be repaired"
+WAITS_FOR_RESET = "a repair waits for a reset"
+UNCORRECTABLE = "memory errors that could not be corrected since the driver was loaded"
+PROHIBITED = "compute mode Prohibited"
+EXCLUSIVE = "compute mode Exclusive_Process"
+_HEALTH_ADVICE = {
+    BEYOND_REPAIR: "have it replaced, and leave it out until then (ray start --num-gpus, CUDA_VISIBLE_DEVICES)",
+    WAITS_FOR_RESET: "end what runs on it, then `nvidia-smi --gpu-reset -i N` or restart the node: the error would come again",
+    UNCORRECTABLE: "trials may have failed there; if the number grows, reset the GPU or leave it out",
+    PROHIBITED: "`nvidia-smi -i N -c DEFAULT`: no process may use it",
+    EXCLUSIVE: "`nvidia-smi -i N -c DEFAULT` for trials that share a GPU (gpus below 1): only one process may use it",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +90,7 @@ def check_nodes(reports: Sequence[NodeReport]) -> Iterator[Check]:
     """Run every check of the nodes of a cluster, or of this machine alone."""
     yield from check_versions(reports)
     yield from check_gpu_function(reports)
+    yield from check_gpu_health(reports)
     for check in CHECKS:
         yield check(reports)
 
@@ -125,13 +158,45 @@ def check_gpu_function(reports: Sequence[NodeReport]) -> Iterator[Check]:
         yield Check(subject="NVIDIA driver", value=value)
     faults = {each.name: each.machine.gpu_fault for each in reports if each.machine.gpu_fault}
     if faults:
-        advice = (
-            "trials would fail there: repair it, or leave its GPUs out (ray start --num-gpus, CUDA_VISIBLE_DEVICES)"
-        )
+        repairs = dict.fromkeys(get_gpu_advice(fault) for fault in faults.values())
+        advice = f"trials would fail there: {'; '.join(repairs)}; or leave its GPUs out (ray start --num-gpus, CUDA_VISIBLE_DEVICES)"
         yield Check(subject="GPU test", value=group_by_value(faults), state="problem", advice=advice)
     else:
         tested = {each.name: each.machine.gpu_test or "not run" for each in reports}
         yield Check(subject="GPU test", value=group_by_value(tested))
+
+
+def get_gpu_advice(fault: str) -> str:
+    """Return what cures a fault of a GPU."""
+    return next((advice for pattern, advice in _GPU_ADVICE if re.search(pattern, fault, re.IGNORECASE)), "repair it")
+
+
+def check_gpu_health(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check that the NVIDIA driver counts no memory errors and lets trials use every GPU; nothing where it is not known."""
+    gpus = [(f"GPU {gpu.number} of {each.name}", gpu) for each in reports for gpu in each.machine.gpu_health]
+    found: dict[tuple[State, str], list[str]] = {}
+    for name, gpu in gpus:
+        for state, fault in find_health_faults(gpu):
+            found.setdefault((state, fault), []).append(name)
+    if gpus and not found:
+        yield Check(subject="GPU health", value=f"{len(gpus)} without a fault")
+    for (state, fault), names in found.items():
+        value = f"{fault}: {list_names(names)}"
+        yield Check(subject="GPU health", value=value, state=state, advice=_HEALTH_ADVICE[fault])
+
+
+def find_health_faults(gpu: GpuHealth) -> Iterator[tuple[State, str]]:
+    """Yield state and name of each fault of a GPU."""
+    if gpu.is_beyond_repair:
+        yield "problem", BEYOND_REPAIR
+    elif gpu.waits_for_reset or gpu.action:
+        yield "warning", WAITS_FOR_RESET
+    elif gpu.uncorrectable:
+        yield "warning", UNCORRECTABLE
+    if gpu.compute_mode == "Prohibited":
+        yield "problem", PROHIBITED
+    elif "Exclusive" in gpu.compute_mode:
+        yield "warning", EXCLUSIVE
 
 
 def check_collectives(reports: Sequence[NodeReport]) -> Check:

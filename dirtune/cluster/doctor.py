@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dirtune.cluster import roots
 from dirtune.cluster.checks import Check, NodeReport, check_nodes, list_names
+from dirtune.cluster.collectives import check_group_network
 from dirtune.cluster.machine import Machine, measure_machine
 from dirtune.data.connect import connect_to_cluster, get_auth_mode
 from dirtune.data.session import find_socket_fault
@@ -44,6 +45,8 @@ class ClusterReport:
     """Names of all nodes, by id."""
     failures: Mapping[str, str]
     """Reasons why nodes, by name, were not measured."""
+    scheduled: Mapping[str, Node] = field(default_factory=dict)
+    """CPUs and GPUs of the measured nodes, by id."""
 
 
 def doctor(
@@ -82,6 +85,8 @@ def doctor(
             checks.append(check_failures(report.failures))
         if report.nodes:
             checks += check_nodes(report.nodes)
+            if ray.is_initialized() and (check := check_group_network(report.scheduled, report.names)) is not None:
+                checks.append(check)
         if dirtune is not None:
             checks += check_dirtune_version(dirtune, report.nodes)
         if probe.data is not None:
@@ -141,7 +146,7 @@ def measure_cluster(probe: roots.RootProbe) -> ClusterReport:
         session = str(Path(node["ObjectStoreSocketName"]).parents[1])
         # All tasks start before the first result is awaited.
         tasks[id_] = _pin(_measure_node, id_).remote(probe, id_, session)
-    probes, reports, failures = {}, [], {}
+    probes, reports, failures, scheduled = {}, [], {}, {}
     deadline = time.monotonic() + NODE_TIMEOUT
     for node in alive:
         id_, name, resources = node["NodeID"], names[node["NodeID"]], node["Resources"]
@@ -151,9 +156,10 @@ def measure_cluster(probe: roots.RootProbe) -> ClusterReport:
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
             failures[name] = format_node_error(error)
             continue
-        scheduled = Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-        reports.append(NodeReport(name=name, node=scheduled, machine=machine, clock_skew=_measure_clock_skew(id_)))
-    return ClusterReport(nodes=tuple(reports), probes=probes, names=names, failures=failures)
+        scheduled[id_] = Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        skew = _measure_clock_skew(id_)
+        reports.append(NodeReport(name=name, node=scheduled[id_], machine=machine, clock_skew=skew))
+    return ClusterReport(nodes=tuple(reports), probes=probes, names=names, failures=failures, scheduled=scheduled)
 
 
 def _pin(function: Callable[..., Any], node: str) -> Any:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed
 
+from dirtune.cluster.gpu_health import GpuHealth, read_gpu_health
+
 SHARED_MEMORY = Path("/dev/shm")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
@@ -24,22 +26,9 @@ GPU_TIMEOUT = 60.0
 # The first driver of a major version of CUDA, whose minor versions all run on it (NVIDIA, "CUDA Compatibility").
 _LOWEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
 
-# In a process of its own: a fault of a GPU ends the process that found it, or never returns.
-_GPU_TEST = """
-import torch
-for number in range(torch.cuda.device_count()):
-    device = torch.device("cuda", number)
-    images = torch.randn(4, 3, 32, 32, device=device)
-    torch.nn.functional.conv2d(images, torch.randn(8, 3, 3, 3, device=device))
-    images.flatten(1) @ images.flatten(1).T
-    torch.cuda.synchronize(device)
-    free, total = (each / 2**30 for each in torch.cuda.mem_get_info(device))
-    major, minor = torch.cuda.get_device_capability(device)
-    print(f"{torch.cuda.get_device_name(device)}, capability {major}.{minor}, {free:.0f} of {total:.0f} GiB free")
-if not torch.cuda.device_count():
-    torch.cuda.init()
-    raise RuntimeError("torch finds no GPU")
-"""
+_GPU_TEST = Path(__file__).with_name("device_test.py")
+# Of an exception, and of a GPU that failed, in the output of a program
+_FAULT = re.compile(r"(GPU \d+: )?[\w.]+(Error|Exception)?: ")
 
 
 class Space(NamedTuple):
@@ -65,6 +54,8 @@ class Machine:
     """The GPUs that have computed a convolution and a matrix product; None if there are none, or one failed."""
     gpu_fault: str | None = None
     """Why a GPU failed."""
+    gpu_health: tuple[GpuHealth, ...] = ()
+    """Empty if it is not known."""
     collectives: tuple[str, ...]
     """Backends of torch.distributed, of gloo and nccl."""
     shared_memory: Space | None
@@ -99,6 +90,7 @@ def measure_machine(session: str | Path) -> Machine:
         driver=read_driver_version(),
         gpu_test=gpu_test,
         gpu_fault=gpu_fault,
+        gpu_health=read_gpu_health() if gpus else (),
         collectives=tuple(name for name, is_available in backends.items() if is_available),
         shared_memory=measure_space(SHARED_MEMORY),
         # Ray creates the session folder before it runs tasks.
@@ -128,7 +120,7 @@ def run_gpu_test(timeout: float = GPU_TIMEOUT) -> tuple[str | None, str | None]:
     """Compute on every GPU of this machine; return the GPUs, or None and the reason why one failed."""
     # Ray may hide the GPUs from this task.
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    command = [sys.executable, "-c", _GPU_TEST]
+    command = [sys.executable, "-P", str(_GPU_TEST)]
     try:
         ended = subprocess.run(
             command,
@@ -142,8 +134,9 @@ def run_gpu_test(timeout: float = GPU_TIMEOUT) -> tuple[str | None, str | None]:
     except subprocess.TimeoutExpired:
         return None, f"no result within {timeout:.0f} s"
     if ended.returncode:
-        lines = [line.strip() for line in ended.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception)?: ", line)]
-        return None, lines[-1] if lines else f"the process ended with code {ended.returncode}"
+        lines = [line.strip() for line in ended.stderr.splitlines() if _FAULT.match(line)]
+        of_gpus = "; ".join(line for line in lines if line.startswith("GPU "))
+        return None, of_gpus or (lines[-1] if lines else f"the process ended with code {ended.returncode}")
     return "; ".join(dict.fromkeys(ended.stdout.split("\n")[:-1])), None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dirtune.cluster import checks
 from dirtune.cluster.checks import CHECKS, GIB, Check, NodeReport, check_nodes
+from dirtune.cluster.gpu_health import GpuHealth
 from dirtune.cluster.machine import Machine, Space
 from dirtune.tuning.plan.capacity import Node
 
@@ -178,3 +179,44 @@ def test_a_driver_that_is_older_than_cuda_and_a_gpu_that_fails_are_problems_with
     assert test.value == "RuntimeError: too old"
     assert [each.state for each in checks.check_gpu_function([good])] == ["ok", "ok"]
     assert list(checks.check_gpu_function([make_report()])) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "capability"),
+        ("AcceleratorError: CUDA error: uncorrectable ECC error encountered", "--gpu-reset"),
+        ("AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable", "-c DEFAULT"),
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB.", "lists"),
+        ("RuntimeError: its convolution differs from the CPU's by 31.0%", "replaced"),
+        ("no result within 60 s", "hangs"),
+        ("RuntimeError: Found no NVIDIA driver on your system.", "install or reload the NVIDIA driver"),
+        ("RuntimeError: something else", "repair it"),
+    ],
+)
+def test_the_advice_for_a_gpu_that_fails_follows_from_its_fault(fault: str, advice: str) -> None:
+    report = make_report(node=Node(8, 1), gpus=1, gpu_test=None, gpu_fault=f"GPU 0: {fault}")
+    *_, test = checks.check_gpu_function([report])
+    assert test.state == "problem"
+    assert advice in test.advice
+    assert "leave its GPUs out" in test.advice
+
+
+def test_memory_errors_and_compute_modes_are_reported_with_their_gpus() -> None:
+    healthy = GpuHealth(number=0, name="H200")
+    assert list(checks.check_gpu_health([make_report()])) == []
+    (found,) = checks.check_gpu_health([make_report(gpu_health=(healthy, healthy)), make_report("b")])
+    assert (found.state, found.value, found.advice) == ("ok", "2 without a fault", "")
+    faults = [
+        ({"is_beyond_repair": True, "waits_for_reset": True}, "problem", "memory that cannot be repaired"),
+        ({"waits_for_reset": True, "uncorrectable": 3}, "warning", "a repair waits for a reset"),
+        ({"action": "Reset"}, "warning", "a repair waits for a reset"),
+        ({"uncorrectable": 3}, "warning", "memory errors that could not be corrected since the driver was loaded"),
+        ({"compute_mode": "Prohibited"}, "problem", "compute mode Prohibited"),
+        ({"compute_mode": "Exclusive_Process"}, "warning", "compute mode Exclusive_Process"),
+    ]
+    for changes, state, text in faults:
+        gpu = GpuHealth(number=1, name="H200", **changes)
+        (found,) = checks.check_gpu_health([make_report(gpu_health=(healthy, gpu)), make_report("b")])
+        assert (found.state, found.value) == (state, f"{text}: GPU 1 of a")
+        assert found.advice

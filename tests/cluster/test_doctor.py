@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -70,6 +71,11 @@ def test_this_machine_or_every_node_of_a_cluster_is_measured_and_probes_the_root
     assert ("CPUs", "3 on 2 nodes", "ok", "") in joined
     assert ("clock", "no difference between nodes", "ok", "") in joined
     assert any(value.endswith("authentication disabled") for _, value, *_ in joined)
+    # The two processes have added up a tensor
+    (network,) = (each for each in joined if each[0] == "group network")
+    assert re.fullmatch(r"gloo over 2 nodes, \d+\.\d GB/s", network[1])
+    assert network[2] == "ok"
+    assert not [each for each in alone if each[0] == "group network"]
     for found in (alone, joined):
         assert ("data root", f"{data}: digits", "ok", "") in found
         assert ("results root", f"{results}: written and read by every node", "ok", "") in found
