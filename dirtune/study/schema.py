@@ -106,7 +106,9 @@ class Study(Frozen):
     """A study file as written."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=200)
+    """Name of the study, and of its folder below the results root."""
     question: str
+    """What the comparison is to answer; shown with the results."""
     base: dict[str, Any]
     """Settings of all arms: a `TrialConfig` without seed and objective."""
     arms: dict[str, dict[str, Any]] = {"base": {}}
@@ -120,14 +122,16 @@ class Study(Frozen):
     reference: str
     """The arm that the others are compared with."""
     seeds: tuple[int, ...] = Field(min_length=1)
+    """Seeds of every arm: arms with the same seed have the same samples, order and initial weights."""
     splits: int = Field(default=1, ge=1, le=100)
     """Number of train, val and test splits of the data set that every arm is trained on with all seeds. 1: the ingested one;
     further ones are drawn from all its rows (`dirtune.data.resplit`)."""
     space: dict[str, Distribution] = {}
     """Tuned settings, by dotted path."""
     search: Search = Search()
+    """Number of trials, sampler and scheduler of the search in every arm that has tuned settings."""
     objective: Objective = Objective()
-    """None given: that of the reference arm's recipe, or the mean absolute error."""
+    """Metric and region on validation data that select the epoch and the configuration. None given: that of the reference arm's recipe, or the mean absolute error."""
     claim: Claim = Claim()
     """Metric, region and margin that the study's words are about."""
     secondary: tuple[Objective, ...] = ()
