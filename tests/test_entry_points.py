@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 import dirtune
 from dirtune import plugins
 from dirtune.errors import InputError
+from dirtune.serve.app import make_app
 from tests.plugin_sources import SPREAD, WORST, forgotten_plugins, write
 from tests.results.record_factory import record, write_study
 from tests.test_cli import Call, call
@@ -247,3 +249,11 @@ def test_an_entry_point_that_cannot_be_used_is_a_sentence(
     registry = plugins.get_registry(kind)
     assert name not in registry.get_added()
     assert importlib.import_module("dirtune.presets").read_shipped_methods()["conr"]
+
+
+def test_the_figures_of_packages_are_offered_before_any_is_drawn(install: Install, tmp_path: Path) -> None:
+    install({"figures": PARTS["figures"]})
+    write_study(tmp_path / "results", [record("vanilla", 0, 5.0)], reference="vanilla", arms=["vanilla"])
+    with TestClient(make_app(str(tmp_path / "results"), "token")) as client:
+        client.get("/?token=token")
+        assert ">arm_means</option>" in client.get("/study/study/figures").text

@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dirtune import plugins
 from dirtune.errors import InputError, escape_control_characters
 from dirtune.io.credentials import remove_credentials
 from dirtune.results.figures import FIGURES
@@ -127,7 +128,10 @@ class _Site:
             picture, remarks = self._pages.draw(name, kind, {**options, "arms": tuple(chosen.get("arm", ()))})
             return {"picture": picture, "remarks": remarks}
 
-        return self._show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=tuple(FIGURES))
+        # Of packages by name alone: their modules are imported when a figure is drawn
+        packaged = [entry.name for entry in plugins.list_entry_points("figure")]
+        kinds = tuple(dict.fromkeys([*FIGURES, *packaged]))
+        return self._show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=kinds)
 
     def show_trials(self, request: Request) -> Response:
         name, chosen = request.path_params["study"], _take_first(_read_form(request), "arm", "status", "page")
