@@ -5,6 +5,7 @@ first used, so that `import dirtune` costs nothing and reading results needs nei
 """
 
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 _HOMES = {
@@ -20,7 +21,7 @@ _HOMES = {
     "inspect": "dirtune.data.inspection:inspect",
     "intervals": "dirtune.api:intervals",
     "load": "dirtune.prediction.arm:load",
-    "log": "dirtune.trackers.logging:log",
+    "log": "dirtune.api:log",
     "plan": "dirtune.tuning.plan.plan:plan",
     "plot": "dirtune.api:plot",
     "query": "dirtune.api:query",
@@ -55,10 +56,17 @@ def __getattr__(name: str) -> Any:
     # Python asks a module's `__getattr__` (PEP 562) only for names that it does not find.
     module, attribute = _HOMES[name].split(":")
     try:
-        return getattr(import_module(module), attribute)
+        found = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         from dirtune.errors import name_missing_package
 
         if (sentence := name_missing_package(error)) is None:
             raise
         raise ImportError(sentence, name=error.name) from None
+    if isinstance(found, FunctionType):
+        from dirtune.signatures import check_arguments
+
+        found = check_arguments(found, f"dirtune.{name}")
+    # Found without this function from now on
+    globals()[name] = found
+    return found

@@ -62,6 +62,8 @@ def sharpness(name: str) -> Callable[[type[PartT]], type[PartT]]:
 def metric(name: str, *, higher_is_better: bool) -> Callable[[PartT], PartT]:
     """Register a metric: a function of all labels and predictions, two NumPy arrays, that returns a number."""
 
+    _check_name("metric", name)
+
     def decorate(part: PartT) -> PartT:
         part.higher_is_better = higher_is_better  # type: ignore[attr-defined]
         return _register("metric", name, part)
@@ -100,7 +102,15 @@ def check_part(kind: str, name: str, part: Any) -> None:
 
 
 def _make_decorator(kind: str, name: str) -> Callable[[PartT], PartT]:
+    _check_name(kind, name)
     return lambda part: _register(kind, name, part)
+
+
+def _check_name(kind: str, name: Any) -> None:
+    """Raise if a decorator is written without a name, which would replace the part by a function."""
+    if not isinstance(name, str):
+        rule = f'needs a name: write `@dirtune.register.{kind}("NAME")`'
+        raise InputError(Fault(where=f"register.{kind}", rule=f"{rule}, got a {type(name).__name__}"))
 
 
 def _register(kind: str, name: str, part: PartT) -> PartT:

@@ -43,7 +43,9 @@ from dirtune.losses import (
 from dirtune.losses.needs import Needs
 from dirtune.models.heads import Head, HeadLabels
 from dirtune.models.regressor import normalize_rows
-from dirtune.reweighting.labels import LabelBins, to_numbers
+from dirtune.nn.checks import check_finite, check_floating, check_integer, check_shape, check_tensors
+from dirtune.reweighting.labels import BINS_RULE, LabelBins, to_numbers
+from dirtune.signatures import is_instance
 
 _HINTS = {
     "predictions": "pass `predictions=...`, in the label's unit",
@@ -101,10 +103,16 @@ class PartModule(nn.Module):
     ) -> None:
         super().__init__()
         self.where, self.needs = type(part).__name__, getattr(part, "needs", Needs())
+        if bins is not None and not isinstance(bins, LabelBins):
+            raise InputError(Fault(where=self.where, key="bins", rule=BINS_RULE, got=type(bins).__name__))
+        check_integer(self.where, "embedding_dim", embedding_dim, least=1)
+        check_integer(self.where, "seed", seed)
         if bins is not None and bins.spec.num_bins < self.needs.label_bins:
             rule = f"needs {self.needs.label_bins} label bins; make them narrower"
             raise InputError(Fault(where=self.where, key="bins", rule=rule, got=bins.spec.num_bins))
-        labels = None if training_labels is None else torch.as_tensor(training_labels)
+        labels = None if training_labels is None else self._read_training_labels(training_labels, bins)
+        sample_weights = None if training_weights is None else self._read_weights(training_weights, labels)
+        self.embedding_dim = embedding_dim
         self.num_samples = None if labels is None else len(labels)
         self.fitted = None
         if isinstance(part, losses.Fittable):
@@ -118,7 +126,7 @@ class PartModule(nn.Module):
                     labels=labels,
                     label_bins=known.find_bins(labels),
                     spec=known.spec,
-                    weights=None if training_weights is None else torch.as_tensor(training_weights),
+                    weights=sample_weights,
                     seed=torch.initial_seed() if seed is None else seed,
                     dims=_Dims(self.where, embedding_dim),
                 )
@@ -135,13 +143,32 @@ class PartModule(nn.Module):
         Raises:
             InputError: there is no such epoch.
         """
+        check_integer(self.where, "epoch", epoch)
+        check_integer(self.where, "epochs", epochs, least=1)
         if not 0 <= epoch < epochs:
             raise InputError(Fault(where=self.where, key="epoch", rule=f"must be within 0 and {epochs - 1}", got=epoch))
         if isinstance(self.fitted, losses.EpochAware):
             self.fitted.begin_epoch(epoch, epochs)
             self._waits_for_epoch = False
 
+    def _read_training_labels(self, training_labels: Any, bins: LabelBins | None) -> Tensor:
+        """Return the training labels as a tensor; raise if they are no finite numbers, or outside of the bins."""
+        numbers = to_numbers(training_labels, most_dims=1 if self.needs.scalar_labels or bins is not None else None)
+        if bins is not None:
+            bins.check_training_labels(numbers)
+        return training_labels if isinstance(training_labels, Tensor) else torch.as_tensor(numbers, dtype=torch.float32)
+
+    def _read_weights(self, weights: Any, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            rule = "are those of the training labels: pass `training_labels=...`, too"
+            raise InputError(Fault(where=self.where, key="training_weights", rule=rule))
+        found = weights if isinstance(weights, Tensor) else torch.as_tensor(to_numbers(weights), dtype=torch.float32)
+        check_shape(self.where, "training_weights", found, (len(labels),))
+        return found
+
     def _check_call(self, labels: Tensor) -> None:
+        if not labels.numel():
+            raise InputError(Fault(where=self.where, key="labels", rule="must have a row", got=tuple(labels.shape)))
         if self._waits_for_epoch:
             rule = "changes over the epochs: call `begin_epoch(epoch, epochs)` before each of them"
             raise InputError(Fault(where=self.where, rule=rule))
@@ -151,8 +178,13 @@ class PartModule(nn.Module):
 
     def _find_bins(self, labels: Tensor) -> Tensor:
         if self.bins is None:
+            # NaN equals nothing, so that such a row would be a bin of its own without a word.
+            check_finite(self.where, "labels", labels)
             _, classes = labels.unique(return_inverse=True, dim=0)
             return torch.as_tensor(classes)
+        if labels.ndim != 1:
+            rule = "must have the shape (rows,): label bins are for labels of one dimension"
+            raise InputError(Fault(where=self.where, key="labels", rule=rule, got=tuple(labels.shape)))
         return torch.as_tensor(self.bins.find_bins(labels))
 
 
@@ -183,8 +215,16 @@ class TermModule(PartModule):
         embedding_dim: int | None = None,
         seed: int | None = None,
     ) -> None:
+        is_loss = type(term) in losses.LOSSES.values()
+        if not isinstance(term, Frozen) or not hasattr(term, "weight") or is_loss:
+            rule = f"must be a regularizer term, got {_describe_type(term)}"
+            raise InputError(Fault(where="TermModule", key="term", rule=rule))
         super().__init__(term, bins=bins, training_labels=training_labels, embedding_dim=embedding_dim, seed=seed)
-        self.term, self.label_range = term, label_range
+        if label_range is not None and not (is_instance(label_range, float) and 0 < label_range < np.inf):
+            rule = "must be a number above zero"
+            raise InputError(Fault(where=self.where, key="label_range", rule=rule, got=label_range))
+        self.term: Any = term
+        self.label_range = label_range
         if label_range is None and self.bins is not None:
             self.label_range = self.bins.spec.label_range
         self._statistics: Any = None
@@ -220,9 +260,13 @@ class TermModule(PartModule):
         Raises:
             InputError: the rows do not fit together, or the term reads something that is not given.
         """
-        rows, where = len(embeddings), self.where
+        where = self.where
         self._check_rows(embeddings, labels=labels, predictions=predictions, weights=weights, samples=samples)
+        rows = len(embeddings)
         self._check_call(labels)
+        check_shape(where, "predictions", predictions, tuple(labels.shape))
+        check_shape(where, "weights", weights, (rows,))
+        check_integer(where, "draw_seed", draw_seed)
         self._check_views(rows, num_views)
         is_individual = getattr(self.term, "temperature", "fixed") == "individual"
         missing = {
@@ -294,16 +338,23 @@ class TermModule(PartModule):
         return embeddings if reads == "embedding" else normalize_rows(embeddings)
 
     def _check_rows(self, embeddings: Tensor, **given: Tensor | None) -> None:
-        rows = len(embeddings)
-        if embeddings.ndim != 2:
+        check_tensors(self.where, ("embeddings", "labels"), embeddings=embeddings, **given)
+        if embeddings.ndim != 2 or not embeddings.shape[1]:
             rule = "must have the shape (rows, dim)"
             raise InputError(Fault(where=self.where, key="embeddings", rule=rule, got=tuple(embeddings.shape)))
+        check_floating(self.where, "embeddings", embeddings)
+        if self.embedding_dim is not None:
+            check_shape(self.where, "embeddings", embeddings, (len(embeddings), self.embedding_dim))
         for name, value in given.items():
-            if value is not None and len(value) != rows:
-                rule = f"must have {rows} rows, as the embeddings"
-                raise InputError(Fault(where=self.where, key=name, rule=rule, got=len(value)))
+            if value is not None and (not value.ndim or len(value) != len(embeddings)):
+                rule = f"must have {len(embeddings)} rows, as the embeddings"
+                raise InputError(Fault(where=self.where, key=name, rule=rule, got=len(value) if value.ndim else ()))
+        if (samples := given.get("samples")) is not None and (samples.ndim != 1 or samples.is_floating_point()):
+            rule = "must be whole numbers of the shape (rows,)"
+            raise InputError(Fault(where=self.where, key="samples", rule=rule, got=tuple(samples.shape)))
 
     def _check_views(self, rows: int, num_views: int) -> None:
+        check_integer(self.where, "num_views", num_views)
         if num_views < self.needs.views or num_views < 1 or rows % num_views:
             rule = f"must be at least {self.needs.views} and divide the {rows} rows"
             raise InputError(Fault(where=self.where, key="num_views", rule=rule, got=num_views))
@@ -348,8 +399,11 @@ class LossModule(PartModule):
         training_labels: Tensor | None = None,
         training_weights: Tensor | None = None,
     ) -> None:
+        if not isinstance(loss, Frozen) or "name" not in type(loss).model_fields:
+            rule = f"must be a regression loss, got {_describe_type(loss)}"
+            raise InputError(Fault(where="LossModule", key="loss", rule=rule))
         super().__init__(loss, bins=bins, training_labels=training_labels, training_weights=training_weights)
-        self.loss = loss
+        self.loss: Any = loss
         if self.bins is None and training_labels is not None and isinstance(loss, losses.RawLoss):
             self.bins = LabelBins.from_labels(training_labels)
         self._outputs: int | None = None
@@ -370,6 +424,7 @@ class LossModule(PartModule):
         Raises:
             InputError: the loss has none, or the label bins are not given.
         """
+        check_integer(self.where, "embedding_dim", embedding_dim, least=1)
         if not isinstance(self.loss, losses.RawLoss):
             rule = "is a loss of predictions, without a head of its own; use a linear layer with one output"
             raise InputError(Fault(where=self.where, rule=rule))
@@ -395,15 +450,15 @@ class LossModule(PartModule):
             InputError: predictions and labels have shapes that do not fit, and might be broadcast against each other.
         """
         is_raw = isinstance(self.loss, losses.RawLoss)
+        check_tensors(self.where, ("predictions", "labels"), predictions=predictions, labels=labels, weights=weights)
+        check_floating(self.where, "predictions", predictions)
         self._check_call(labels)
         if is_raw:
             self._check_outputs(predictions, labels)
         elif predictions.shape != labels.shape:
             rule = f"must have the labels' shape {tuple(labels.shape)}"
             raise InputError(Fault(where=self.where, key="predictions", rule=rule, got=tuple(predictions.shape)))
-        if weights is not None and weights.shape != labels.shape[:1]:
-            rule = f"must have the shape {tuple(labels.shape[:1])}"
-            raise InputError(Fault(where=self.where, key="weights", rule=rule, got=tuple(weights.shape)))
+        check_shape(self.where, "weights", weights, tuple(labels.shape[:1]))
         if weights is not None and self._lacks_weights:
             rule = "weights sorted predictions by the weights of the training labels: create it with `training_weights=...`"
             raise InputError(Fault(where=self.where, rule=rule))
@@ -434,6 +489,10 @@ class LossModule(PartModule):
             outputs: int = sum(each.size for each in head.outputs.values())
             self._outputs = outputs
         return self._outputs
+
+
+def _describe_type(value: object) -> str:
+    return f"the class {value.__name__}: create it first" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def _check_reads_no_labels(part: Any) -> None:

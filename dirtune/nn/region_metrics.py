@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dirtune.errors import Fault, InputError
 from dirtune.metrics import HIGHER_IS_BETTER, METRICS, REGIONS, compute_metrics
 from dirtune.results.records.names import check_known
-from dirtune.reweighting.labels import LabelBins
+from dirtune.reweighting.labels import BINS_RULE, LabelBins
 
 
 class _PlainMetric(nn.Module):
@@ -66,8 +67,14 @@ class _RegionBase(_Metric):
     predictions: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self, bins: LabelBins, metrics: Sequence[str], regions: Sequence[str]) -> None:
+    def __init__(self, bins: LabelBins, metrics: str | Sequence[str], regions: str | Sequence[str]) -> None:
         super().__init__()
+        if not isinstance(bins, LabelBins):
+            raise InputError(Fault(where=type(self).__name__, key="bins", rule=BINS_RULE, got=type(bins).__name__))
+        metrics, regions = ([each] if isinstance(each, str) else [*each] for each in (metrics, regions))
+        if not metrics or not regions:
+            rule = f"needs a {'region' if metrics else 'metric'}"
+            raise InputError(Fault(where=type(self).__name__, rule=rule))
         for metric in metrics:
             check_known("metric", metric, tuple(METRICS))
         for region in regions:
@@ -78,6 +85,11 @@ class _RegionBase(_Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of predictions and labels, both `(rows,)` and in the label's unit."""
+        for name, value in {"preds": preds, "target": target}.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} must be a tensor, got a {type(value).__name__}")
+        if preds.device != target.device:
+            raise ValueError(f"preds and target must be on one device, got {preds.device} and {target.device}")
         if preds.shape != target.shape or preds.ndim != 1:
             raise ValueError(
                 f"preds and target must have one shape (rows,), got {tuple(preds.shape)} and {tuple(target.shape)}"
@@ -104,11 +116,13 @@ class RegionMetrics(_RegionBase):
 
     Args:
         bins: label bins of the training set, whose counts decide on the regions.
-        metrics: names of metrics, as in a results table.
-        regions: names of regions.
+        metrics: names of metrics, as in a results table, or one name.
+        regions: names of regions, or one name.
     """
 
-    def __init__(self, bins: LabelBins, metrics: Sequence[str] = ("mae",), regions: Sequence[str] = REGIONS) -> None:
+    def __init__(
+        self, bins: LabelBins, metrics: str | Sequence[str] = ("mae",), regions: str | Sequence[str] = REGIONS
+    ) -> None:
         super().__init__(bins, metrics, regions)
 
     def compute(self) -> dict[str, Tensor]:
