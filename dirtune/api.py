@@ -16,6 +16,7 @@ from dirtune.metrics import REGIONS
 from dirtune.results.analysis import recompute as recomputation
 from dirtune.results.analysis import soundness
 from dirtune.results.analysis import status as progress
+from dirtune.signatures import check_arguments
 from dirtune.study.files import StudySource, get_study_name
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def table(
     split: str = "test",
     selection: str = "best_val",
     reference: str | None = None,
-    margin: str | None = None,
+    margin: str | float | None = None,
     shots: str | None = None,
     bin_width: float | None = None,
     cost: bool = False,
@@ -137,7 +138,7 @@ def table(
         split=split,
         selection=selection,
         reference=reference,
-        margin=margin,
+        margin=margin if margin is None else str(margin),
         mix_data=mix_data,
         shots=shots,
         bin_width=bin_width,
@@ -178,6 +179,8 @@ def plot(
 
     name = get_study_name(study)
     file = Path(output) if output is not None else Path("figures") / f"{name}-{kind}.png"
+    # The options are those of the figures, with their types
+    draw = check_arguments(draw, "dirtune.plot")
     return Plot(draw(results, name, kind, output=file, arms=_list(arm), **options))
 
 
@@ -225,7 +228,7 @@ def report(study: StudySource, *, results: str | Path = "results", output: str |
 
 
 def intervals(
-    study: StudySource, *, level: float = 0.9, results: str | Path = "results", arms: Sequence[str] = ()
+    study: StudySource, *, level: float = 0.9, results: str | Path = "results", arms: Names = ()
 ) -> pd.DataFrame:
     """Compute split-conformal prediction intervals from the stored predictions: coverage and width by arm and shot region.
 
@@ -233,14 +236,14 @@ def intervals(
         study: a study.
         level: share of the labels that the intervals are to cover.
         results: root of the results, a path or URL.
-        arms: these arms alone; empty means all.
+        arms: names or patterns such as `conr*`; empty means all.
 
     Raises:
         InputError: the study is unknown, or has no complete trial with predictions of val and test.
     """
     from dirtune.results.analysis.conformal import compute_intervals
 
-    found: pd.DataFrame = compute_intervals(results, get_study_name(study), level=level, arms=arms).to_pandas()
+    found: pd.DataFrame = compute_intervals(results, get_study_name(study), level=level, arms=_list(arms)).to_pandas()
     return found
 
 
@@ -269,7 +272,11 @@ def recompute(
     Raises:
         InputError: a name is unknown, or the data set's manifest is missing or of other data.
     """
-    return recomputation.recompute(results, get_study_name(study), metric=metric, **options)
+    compute = check_arguments(recomputation.recompute, "dirtune.recompute")
+    found: dict[str, dict[str, recomputation.RegionValue]] = compute(
+        results, get_study_name(study), metric=metric, **options
+    )
+    return found
 
 
 def compact(study: StudySource, *, results: str | Path = "results") -> dict[str, int]:
@@ -277,6 +284,23 @@ def compact(study: StudySource, *, results: str | Path = "results") -> dict[str,
     from dirtune.results.records.compaction import compact_study
 
     return compact_study(get_study_name(study), results=results)
+
+
+def log(study: StudySource, *, to: str, results: str | Path = "results", report: str | Path | None = None) -> int:
+    """Write the recorded trials of a study that a tracker lacks, and return their number; a second call writes nothing.
+
+    Args:
+        study: a study.
+        to: mlflow, wandb or tensorboard; or with a place, such as `mlflow:http://host:5000`.
+        results: root of the results, a path or URL.
+        report: an HTML file to store as artifact; None means `reports/STUDY.html` if it exists.
+
+    Raises:
+        InputError: the study or tracker is unknown, the tracker's package is missing, or its server cannot be reached.
+    """
+    from dirtune.trackers.logging import log as write_log
+
+    return write_log(get_study_name(study), to=to, results=results, report=report)
 
 
 def stop(study: StudySource, *, results: str | Path = "results") -> str:

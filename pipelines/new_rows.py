@@ -197,7 +197,11 @@ def _list_images(data: Any, contract: InputContract, options: Mapping[str, Any])
     if isinstance(data, Path) and data.suffix.lower() not in SUFFIXES:
         return data.parent, [data.name]
     if not isinstance(data, Path | str | pa.Table):
-        return Path(), [os.fspath(each) for each in data]
+        paths = list(data) if isinstance(data, Sequence) else [data]
+        if wrong := [each for each in paths if not isinstance(each, str | os.PathLike)]:
+            rule = "must be images by their paths, a table, an array or a mapping of inputs"
+            raise InputError(Fault(where="new samples", rule=f"{rule}, got a {type(wrong[0]).__name__}"))
+        return Path(), [os.fspath(each) for each in paths]
     sheet = _open_sheet(data, options)
     column = str(options.get("image") or "path")
     _check_columns(sheet, [column], contract, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -150,3 +151,48 @@ cli.main()
     assert done.returncode == 2
     assert done.stderr.startswith("dirtune: this needs the package ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dirtune.table("study", results=None), "results: must be a text or a path, got None"),
+        (lambda: dirtune.table("study", region=[]), "table: needs a region"),
+        (lambda: dirtune.table("study", row=[]), "table: needs a row key"),
+        (lambda: dirtune.table("study", shots=(50, 10)), "shots: must be a text or None, got a tuple"),
+        (lambda: dirtune.table("study", bin_width="2"), "bin_width: must be a number or None, got '2'"),
+        (lambda: dirtune.table("study" * 2000), "unknown study"),
+        (lambda: dirtune.table("study", results="file.txt"), "file.txt: must be a folder, but is a file"),
+        (lambda: dirtune.table("study", results="s3://"), "s3://: must name a bucket"),
+        (lambda: dirtune.plot("study", "forest", x=3), "dirtune.plot: x: must be a text or None, got 3"),
+        (lambda: dirtune.plot("study", output="file.txt/a.png"), "cannot be written (a part of its path is a file)"),
+        (lambda: dirtune.plot("study", output="folder.png"), "folder.png: must be a file, but is a folder"),
+        (lambda: dirtune.report("study", output="study.pdf"), "unknown type of file, got '.pdf'"),
+        (lambda: dirtune.query("select 1", limit=-1), "query: limit: must not be negative, got -1"),
+        (lambda: dirtune.query("select 1", timeout=0), "query: timeout: must be above zero and finite, got 0"),
+        (lambda: dirtune.query("select 1", timeout=float("nan")), "query: timeout: must be above zero and finite"),
+        (lambda: dirtune.query("select 1", study=[]), "query: needs a study"),
+        (lambda: dirtune.query(Path("a.sql")), "sql: must be a text, got a PosixPath"),
+        (lambda: dirtune.intervals("study", level="0.9"), "level: must be a number, got '0.9'"),
+        (lambda: dirtune.intervals("study", arms="other"), "arms: unknown arm, got 'other'; known: conr, vanilla"),
+        (lambda: dirtune.log("study", to=None), "to: must be a text, got None"),
+        (lambda: dirtune.recompute("study", metric="mae", trials=3), "dirtune.recompute: trials: must be a list"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(folder: Path, call: Callable[[], object], message: str) -> None:
+    (folder / "file.txt").write_text("no folder")
+    (folder / "folder.png").mkdir()
+    with pytest.raises(InputError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_margin_may_be_a_number(folder: Path) -> None:
+    assert dirtune.table("study", margin=0.5).to_dict() == dirtune.table("study", margin="0.5").to_dict()
+
+
+def test_an_option_that_a_figure_does_not_use_is_a_warning(folder: Path) -> None:
+    with pytest.warns(UserWarning, match=r"^the figure regions does not use x and relative$"):
+        dirtune.plot("study", x="few", relative=True)
+    dirtune.plot("study", "heatmap", relative=True)

@@ -295,9 +295,12 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ),
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file instead of a folder
-    (["table", "study", "--results", "@file"], ["@file", "Not a directory"]),
-    (["inspect", "digits", "--data", "@file"], ["@file", "Not a directory"]),
-    (["plot", "study", "--results", "@store", "--output", "@file/figure.png"], ["@file", "File exists"]),
+    (["table", "study", "--results", "@file"], ["@file", "must be a folder, but is a file"]),
+    (["inspect", "digits", "--data", "@file"], ["@file", "must be a folder, but is a file"]),
+    (
+        ["plot", "study", "--results", "@store", "--output", "@file/figure.png"],
+        ["@file", "cannot be written (a part of its path is a file)"],
+    ),
 ]
 
 
@@ -771,3 +774,18 @@ def test_sql_may_begin_with_a_comment_and_come_from_a_file(
     monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
     assert call("query", "-", *where).out == expected
     assert call("query", "--strenght", "csv", "select 1").code == 2
+
+
+def test_a_study_is_named_by_its_file_and_an_unused_option_is_one_line(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "results", [record(arm, 0, 5.0) for arm in ("a", "b")], arms=("a", "b"), reference="a")
+    (tmp_path / "mine.yaml").write_text("name: study\n")
+    assert call("table", "mine.yaml").out == call("table", "study").out
+    assert call("query", "select count(*) n from trials", "--study", "mine.yaml", "--format", "csv").out == "n\n2\n"
+    assert_input_error(call("table", "study", "--answer", "--format", "csv"), "--format: is not used by --answer")
+    assert call("table", "study", "--answer", "--results", "results").code == 0
+    done = run_process("plot", "study", "--x", "few")
+    assert (done.code, done.err) == (0, "dirtune: the figure regions does not use x\n")
+    assert_input_error(call("report", "study", "--output", "mine.yaml/a.html"), "cannot be written")

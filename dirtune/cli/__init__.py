@@ -10,7 +10,9 @@ import io
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
+from typing import Any
 
 from dirtune.cli import cluster, data, init, predictions, recommend, results, serve, studies
 from dirtune.cli.app import app
@@ -58,6 +60,14 @@ def run() -> None:
         raise
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **further: Any) -> None:
+    """Print a warning to users as one line, and any other one as Python does, with its place in the code."""
+    if category is UserWarning:
+        print(f"dirtune: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+
+
 def main() -> None:
     """Run the command line; an invalid input ends with exit code 2 and without a traceback."""
     from dirtune.errors import InputError, escape_control_characters, name_missing_package
@@ -67,6 +77,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
         app()
     # An OSError of a file or URL that cannot be reached, read or written names it.

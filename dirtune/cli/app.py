@@ -48,6 +48,11 @@ def _get_sweep_name(study: str) -> str:
     return get_study_name(study)
 
 
+def get_sweep_names(studies: list[str] | None) -> list[str] | None:
+    """Return the names of studies that are given by name or by file; None if none is given."""
+    return studies and [_get_sweep_name(study) for study in studies]
+
+
 SweepName = Annotated[
     str, typer.Argument(help="Name of a study in the results, or its file.", callback=_get_sweep_name)
 ]

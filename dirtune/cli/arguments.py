@@ -185,10 +185,6 @@ def check_device(name: str) -> None:
     Raises:
         InputError: with the devices that it has.
     """
-    import torch
+    from dirtune.training.device import find_device
 
-    # Listed by number, because a worker of a machine with several GPUs may need a certain one.
-    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    known = ["cpu", "cuda", *cuda] if cuda else ["cpu"]
-    if name not in known:
-        raise InputError(Fault(where="--device", rule="not on this machine", got=name, known=known))
+    find_device(name, where="--device")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, print_result, show
+from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, get_sweep_names, print_result, show
 from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
-from dirtune.errors import Fault
+from dirtune.errors import Fault, InputError
 
 # Options of both tables and figures
 Arms = Annotated[list[str] | None, typer.Option(help="An arm, or a pattern such as conr*. Repeatable.")]
@@ -59,7 +59,10 @@ def query(
     ],
     results: ResultsRoot = "results",
     study: Annotated[
-        list[str] | None, typer.Option(help="Only this study; default: all in the results. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Only this study, by name or file; default: all in the results. Repeatable.", callback=get_sweep_names
+        ),
     ] = None,
     format_: Annotated[
         str | None,
@@ -92,7 +95,10 @@ def query(
 
 @app.command(rich_help_panel=RESULTS)
 def table(
-    studies: Annotated[list[str], typer.Argument(help="Names of studies in the results.")],
+    context: typer.Context,
+    studies: Annotated[
+        list[str], typer.Argument(help="Names of studies in the results, or their files.", callback=get_sweep_names)
+    ],
     results: ResultsRoot = "results",
     metric: Annotated[
         list[str] | None, typer.Option(help="Metric to show; default: that of the study's claim. Repeatable.")
@@ -161,6 +167,7 @@ def table(
     from dirtune.results.tables.render.formats import render
 
     if answer:
+        _check_only_answer(context)
         from dirtune.results.tables.recommendation import describe_recommendation
 
         for study in studies:
@@ -196,6 +203,25 @@ def table(
     # A trace has no form for terminals, where its markdown is readable.
     style = "markdown" if trace and format_ == "table" else format_
     print_result(format_provenance(made, style) if trace else render(made, style))
+
+
+def _check_only_answer(context: typer.Context) -> None:
+    """Raise if an option is given that the answer in words does not use.
+
+    Raises:
+        InputError: with its name.
+    """
+    used = {"studies", "results", "answer"}
+    given = (
+        each.opts[0]
+        for each in context.command.params
+        if each.name not in used
+        and str(getattr(context.get_parameter_source(str(each.name)), "name", "")) == "COMMANDLINE"
+    )
+    if option := next(given, None):
+        raise InputError(
+            Fault(where="table", key=option, rule="is not used by --answer, which is words about the study's claim")
+        )
 
 
 @app.command(rich_help_panel=RESULTS)

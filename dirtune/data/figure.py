@@ -21,6 +21,7 @@ from matplotlib.ticker import LogFormatter
 from dirtune.data.inspection import Inspection
 from dirtune.data.region_samples import RegionSamples, read_region_samples
 from dirtune.errors import Fault, InputError
+from dirtune.io.files import make_parent
 from dirtune.io.storage import Storage
 from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import LabelSpec
@@ -53,7 +54,7 @@ def save_figure(inspection: Inspection, *, root: str | Path, output: Path, count
     samples = read_region_samples(Storage.open(root), inspection, count=count)
     with mpl.rc_context(STYLE):
         figure = draw_figure(inspection, samples)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(output)
         figure.savefig(output, dpi=200, bbox_inches="tight", pad_inches=0.03)
     return output
 

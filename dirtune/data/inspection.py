@@ -103,7 +103,7 @@ class Inspection:
         ]
 
 
-def inspect(name: str, *, root: str | Path, shot_rule: str | None = None, lds: LDS = _SMOOTHING) -> Inspection:
+def inspect(name: str, *, root: str | Path = "data", shot_rule: str | None = None, lds: LDS = _SMOOTHING) -> Inspection:
     """Return an ingested data set with its label bins assigned to shot regions.
 
     Args:

@@ -5,10 +5,10 @@ Raw rows become inputs in `pipelines.new_rows`, as the data set's own rows did a
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,15 @@ def read_new_samples(
         InputError: the samples do not fit the contract.
     """
     specs = contract.manifest.features
+    if unknown_categories not in get_args(UnknownCategories):
+        known = get_args(UnknownCategories)
+        raise InputError(
+            Fault(where="unknown_categories", rule="unknown treatment", got=unknown_categories, known=known)
+        )
+    is_form = isinstance(data, str | os.PathLike | Sequence | Mapping | pa.Table) or hasattr(data, "__array__")
+    if not is_form and not hasattr(data, "columns"):
+        rule = "must be a path, a table, a list, an array or a mapping from input to array"
+        raise InputError(Fault(where="new samples", rule=f"{rule}, got a {type(data).__name__}"))
     if hasattr(data, "iloc") and hasattr(data, "columns"):
         # A pandas frame; its index is no column, as at an ingest.
         data = pa.Table.from_pandas(data, preserve_index=False)
@@ -106,6 +115,8 @@ def from_arrays(arrays: Mapping[str, np.typing.NDArray[Any]], specs: Mapping[str
     if len(lengths) != 1:
         raise InputError(Fault(where=where, rule="every input must have the same number of rows", got=sorted(lengths)))
     (rows,) = lengths
+    if not rows:
+        raise InputError(Fault(where=where, rule="must have a row"))
     typed = {name: array.astype(specs[name].element, copy=False) for name, array in arrays.items()}
     ids = tuple(f"row-{number:07d}" for number in range(1, rows + 1))
     return NewSamples(sample_ids=ids, read=lambda chosen: {name: array[chosen] for name, array in typed.items()})

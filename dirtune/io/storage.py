@@ -61,16 +61,21 @@ class Storage:
         """Return the folder at a path or URL; it need not exist yet.
 
         Raises:
-            InputError: the URL's scheme is not supported.
+            InputError: the URL's scheme is not supported, it names no bucket, or the path is a file.
         """
         # `from_uri` refuses relative paths
         if "://" not in str(location):
-            return cls(pafs.LocalFileSystem(), str(Path(location).expanduser().resolve()))
+            folder = Path(location).expanduser().resolve()
+            if os.path.isfile(folder):
+                raise InputError(Fault(where=str(location), rule="must be a folder, but is a file"))
+            return cls(pafs.LocalFileSystem(), str(folder))
         try:
             filesystem, root = pafs.FileSystem.from_uri(_request_single_puts(str(location)))
         except (pa.ArrowInvalid, OSError) as error:
             rule = remove_credentials(f"no usable location ({error})")
             raise InputError(Fault(where=remove_credentials(location), rule=rule)) from None
+        if not root and not isinstance(filesystem, pafs.LocalFileSystem):
+            raise InputError(Fault(where=remove_credentials(location), rule="must name a bucket"))
         return cls(filesystem, root.rstrip("/"))
 
     def with_retry(self, seconds: float) -> "Storage":

@@ -28,6 +28,7 @@ from dirtune.results.records import kept
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.reweighting.density import label_bins
 from dirtune.study.files import StudySource, get_study_name
+from dirtune.training.device import find_device
 from dirtune.training.kept_model import KeptModel, read_model
 from dirtune.tuning.folder import layout
 
@@ -219,15 +220,16 @@ def load(
         allow_plugins: run the code of the plug-ins that the sweep has recorded.
 
     Raises:
-        InputError: there is no such study, arm or seed, a trial was recorded without a model, or the code of plug-ins is needed.
+        InputError: there is no such study, arm, seed or device, a trial was recorded without a model, or the code of plug-ins is needed.
     """
+    place = find_device(device)
     study = get_study_name(study)
     storage = open_study(results, study)
     # An encoder may be of a plug-in, and a configuration names its terms and losses.
     load_recorded_files(storage, layout.PLUGINS, allow=allow_plugins, given=load_files(plugins))
     runs = read_study_runs(storage, read_study(storage), get_selection(_SELECTION))
     name, trials = _choose_trials(storage, runs, study, arm, seeds)
-    models = {seed: read_model(storage, trial_id, torch.device(device)) for seed, trial_id in trials.items()}
+    models = {seed: read_model(storage, trial_id, place) for seed, trial_id in trials.items()}
     return TrainedArm(study=study, arm=name, models=models, errors=_measure_errors(runs, [*trials.values()]))
 
 
@@ -242,6 +244,10 @@ def _choose_trials(
         rule = "an arm must be named" if arm is None else "unknown arm"
         raise InputError(Fault(where=study, key="arm", rule=rule, got=arm, known=list(by_name)))
     trials = {seed: candidate.trial_id for seed, candidate in by_name[arm].chosen.items()}
+    if seeds is not None and not len(seeds):
+        raise InputError(
+            Fault(where=study, key="seeds", rule="needs a seed; None means all", known=[*map(str, trials)])
+        )
     if unknown := sorted(set(seeds or ()) - trials.keys()):
         raise InputError(
             Fault(

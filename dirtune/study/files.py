@@ -8,6 +8,7 @@ out in its folder, so that it resumes without the original file.
 
 import importlib.resources
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,9 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
         return found
     plain = found.read_plain()
     if isinstance(plain, Mapping):
+        if wrong := [path for path in changes if not isinstance(path, str)]:
+            rule = "must be dotted paths of the study, such as base.recipe.epochs"
+            raise InputError(Fault(where="changes", rule=rule, got=wrong[0]))
         for path, value in changes.items():
             plain = merge(plain, nest(path, value))
     return StudyText(yaml=_to_yaml(plain, found.where), where=found.where, folder=found.folder)
@@ -173,7 +177,8 @@ def is_file_name(name_or_path: str) -> bool:
     """Return True if a study is given by its file, not by its name."""
     path, _, _ = name_or_path.rpartition(":")
     is_yaml = Path(name_or_path).suffix in _SUFFIXES or Path(path).suffix in _SUFFIXES
-    return is_yaml or Path(name_or_path).is_file()
+    # Unlike `Path.is_file`, False for a text that is too long for a path
+    return is_yaml or os.path.isfile(name_or_path)
 
 
 def _find_file(name_or_path: str) -> StudyFile:

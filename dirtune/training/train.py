@@ -23,6 +23,7 @@ from dirtune.study import files
 from dirtune.study.resolve import load_study, select_arm
 from dirtune.study.schema import Study
 from dirtune.training import numerics, passes, provenance, task
+from dirtune.training.device import find_device
 from dirtune.training.trial import TrialJob, TrialRun
 
 # Study folder of single runs, below the results root
@@ -76,6 +77,10 @@ def train(
         InputError: the configuration or the data are not usable.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint from which the same call continues; at once the second time.
     """
+    place = find_device(device)
+    for name, value, least in (("threads", threads, 1), ("representations", representations, 0)):
+        if value < least:
+            raise InputError(Fault(where="train", key=name, rule=f"must be at least {least}", got=value))
     # Imports Ray Data, which takes seconds; the checks below are used without it.
     from dirtune.data.blocks import read_without_ray
 
@@ -85,7 +90,7 @@ def train(
     check_data_settings(config, manifest, where=where)
     config = label_units.resolve_label_units(config, manifest)
     task.make_task(manifest).check(config)
-    numerics.check_machine(config.recipe, device=torch.device(device).type, workers=1, where=where)
+    numerics.check_machine(config.recipe, device=place.type, workers=1, where=where)
     torch.set_num_threads(threads)
     study = Storage.open(results).get_folder(STUDY)
     job = TrialJob(
@@ -99,7 +104,6 @@ def train(
         return earlier
     # As in a worker of a sweep, so that both have one speed.
     memory_budget.keep_freed_memory()
-    place = torch.device(device)
     resident = read_without_ray(storage, manifest, place, memory_budget.measure_memory_budget(place, threads=threads))
     values: dict[str, float] = {}
     with defer_first_signal(signal.SIGINT, signal.SIGTERM) as get_signal:

@@ -166,6 +166,18 @@ def match_arms(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def expand_patterns(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the known arms that match names or patterns, or all without patterns.
+
+    Raises:
+        InputError: a pattern matches no arm; every such pattern is reported.
+    """
+    unknown = [pattern for pattern in patterns if not match_arms([pattern], known)]
+    if unknown:
+        raise InputError(Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown)
+    return match_arms(patterns, known)
+
+
 def check_metric(metrics: pa.Table, metric: str) -> str:
     """Return the name of a metric if any trial has it, or if no metrics are recorded yet.
 

@@ -39,8 +39,8 @@ def make_binning(manifest: Manifest, bin_width: float | None = None, train_label
     if label.components:
         rule = "cannot be changed for labels of several dimensions"
         raise InputError(Fault(where="bin width", rule=rule, got=bin_width))
-    if not bin_width > 0:
-        raise InputError(Fault(where="bin width", rule="must be positive", got=bin_width))
+    if not 0 < bin_width < np.inf:
+        raise InputError(Fault(where="bin width", rule="must be positive and finite", got=bin_width))
     # Without the tolerance, rounding could add an empty last bin.
     bins = int(np.ceil(label.num_bins * label.bin_width / bin_width - 1e-9))
     wider = label.model_copy(update={"bin_width": bin_width, "num_bins": bins})

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.metrics import REGIONS, SHOT_REGIONS
-from dirtune.results.analysis.arms import ArmRuns, match_arms, read_study_runs
+from dirtune.results.analysis.arms import ArmRuns, expand_patterns, read_study_runs
 from dirtune.results.analysis.recompute import SamplePredictions, read_sample_predictions
 from dirtune.results.analysis.selection import get_selection
 from dirtune.results.records.studies import open_study, read_study
@@ -55,7 +55,7 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
         raise InputError(Fault(where="level", rule="must be between 0 and 1", got=level))
     storage = open_study(root, study)
     runs = read_study_runs(storage, read_study(storage), get_selection("best_val"))
-    chosen = match_arms([*arms], [arm.arm for arm in runs.arms]) if arms else [arm.arm for arm in runs.arms]
+    chosen = expand_patterns([*arms], [arm.arm for arm in runs.arms])
     rows: list[dict[str, Any]] = []
     for arm in (arm for arm in runs.arms if arm.arm in chosen):
         found: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)

@@ -17,6 +17,7 @@ A new figure is a file and an entry of `FIGURES`. Common to all: `_request` (opt
 `_style` (appearance), `_bands` and `_effects` (elements).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from dirtune import plugins
+from dirtune.io.files import make_parent
 from dirtune.registry import Registry
-from dirtune.results.figures._request import PlotRequest
+from dirtune.results.figures._request import PlotRequest, TrackedRequest
 from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE, show_names_literally
 from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
 from dirtune.results.figures.anchors import build_anchors, draw_anchors
@@ -143,14 +145,16 @@ def plot(
         method: importance: ped_anova or fanova.
         relative: heatmap: differences in percent of the reference.
 
+    An option that the figure does not use is a warning.
+
     Raises:
-        InputError: a name is unknown, there is nothing to draw, or a file is damaged.
+        InputError: a name is unknown, there is nothing to draw, a file is damaged, or the output cannot be written.
     """
     # Checked before any data is read.
     plugins.load_entry_points("figure")
     check_known("plot", kind, tuple(FIGURES))
     check_known("type of file", output.suffix, FILE_TYPES)
-    request = PlotRequest(
+    request = TrackedRequest(
         root=root,
         study=study,
         x=x,
@@ -167,10 +171,13 @@ def plot(
     )
     # A context, so that the settings of a caller's own figures stay as they are.
     with mpl.rc_context(STYLE):
-        figure = FIGURES[kind].draw(FIGURES[kind].build(request))
+        data = FIGURES[kind].build(request)
+        if unused := request.list_unused():
+            warnings.warn(f"the figure {kind} does not use {' and '.join(unused)}", stacklevel=2)
+        figure = FIGURES[kind].draw(data)
         show_names_literally(figure)
         # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(output)
         # 300 dpi is what journals ask of images; in a vector file it applies to rasterized parts alone.
         figure.savefig(output, dpi=300, bbox_inches="tight", pad_inches=0.03)
     return output

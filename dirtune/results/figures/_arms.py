@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dirtune.errors import Fault, InputError
 from dirtune.metrics import REGIONS
-from dirtune.results.analysis.arms import ArmRuns, match_arms
+from dirtune.results.analysis.arms import ArmRuns, expand_patterns
 from dirtune.results.analysis.curves import Curve
 from dirtune.results.figures._request import PlotRequest
 from dirtune.results.records import names, studies
@@ -89,18 +88,6 @@ def select_arms(
     return ShownArms(
         arms=tuple(arm for arm in requested if arm in kept), note=f" {most} of {len(requested)} arms are shown: {rule}."
     )
-
-
-def expand_patterns(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the known arms that match names or patterns, or all without patterns.
-
-    Raises:
-        InputError: a pattern matches no arm; every such pattern is reported.
-    """
-    unknown = [pattern for pattern in patterns if not match_arms([pattern], known)]
-    if unknown:
-        raise InputError(Fault(where="arms", rule="unknown arm", got=pattern, known=known) for pattern in unknown)
-    return match_arms(patterns, known)
 
 
 def select_lines(curve: Curve, patterns: Sequence[str], *, most: int) -> Curve:

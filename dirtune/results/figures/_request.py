@@ -1,7 +1,8 @@
 """Request of a figure: one value with the options of all kinds, of which each kind reads its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dirtune.errors import Fault, InputError
 from dirtune.results.records.names import check_known
@@ -64,6 +65,24 @@ class PlotRequest:
     def make_error(self, rule: str) -> InputError:
         """Build the error for a figure that has nothing to draw."""
         return InputError(Fault(where=f"study {self.study}", rule=rule))
+
+
+_NOT_OPTIONS = {"root", "study"}
+
+
+class TrackedRequest(PlotRequest):
+    """Request that notes which of its options a figure reads."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in PlotRequest.__dataclass_fields__:
+            self.__dict__.setdefault("_read", set()).add(name)
+        return super().__getattribute__(name)
+
+    def list_unused(self) -> list[str]:
+        """Return the options that differ from their defaults and were not read."""
+        values, read = self.__dict__, self.__dict__.get("_read", _NOT_OPTIONS)
+        fields_of_options = [each for each in fields(self) if each.name not in _NOT_OPTIONS]
+        return [each.name for each in fields_of_options if values[each.name] != each.default and each.name not in read]
 
 
 def format_source(table: ArmTable) -> str:

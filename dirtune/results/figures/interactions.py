@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from dirtune.results.analysis.arms import expand_patterns
 from dirtune.results.analysis.parts import Change, Lattice, make_lattice
 from dirtune.results.figures import _arms, _effects, _request, _style
 from dirtune.results.statistics.paired import PairedDifference, apply_holm, compute_interaction
@@ -59,7 +60,7 @@ def build_interactions(request: _request.PlotRequest) -> Interactions:
     """
     found = _arms.read_composed_arms(request)
     values = _arms.get_values(found.table, request.region)
-    targets = _arms.expand_patterns(request.arms, tuple(found.configs))
+    targets = expand_patterns(request.arms, tuple(found.configs))
     lattices = (make_lattice(found.configs, found.reference, target) for target in targets)
     squares = _select_nearest(pair for arms in lattices for pair in _find_squares(arms, values))
     if not squares:

@@ -61,6 +61,12 @@ def query(
         InputError: there is no such study, a file is damaged, the statement runs out of time, tries to reach something
             else, or is invalid: then with the first line of DuckDB's message, and near names.
     """
+    if limit is not None and limit < 0:
+        raise InputError(Fault(where="query", key="limit", rule="must not be negative", got=limit))
+    if timeout is not None and not 0 < timeout < np.inf:
+        raise InputError(Fault(where="query", key="timeout", rule="must be above zero and finite", got=timeout))
+    if studies is not None and not studies:
+        raise InputError(Fault(where="query", rule="needs a study; without a choice all are read"))
     # An unknown study is reported before any table is read.
     open_studies(root, studies)
     with open_sealed(_load_tables(sql, root, studies, on_damaged), memory) as database:

@@ -12,7 +12,9 @@ from pathlib import Path
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from dirtune.io.files import make_parent
 from dirtune.io.storage import Storage
+from dirtune.results.records.names import check_known
 from dirtune.results.records.store import read_once
 from dirtune.results.report.content import read_content
 from dirtune.results.report.figures import draw_pictures
@@ -31,6 +33,8 @@ def write_report(root: str | Path, study: str, *, output: Path | None = None) ->
         InputError: the study is unknown, its trials have different data, or a file is damaged.
     """
     file = output or Path("reports") / f"{study}.html"
+    check_known("type of file", file.suffix, (".html", ".htm"))
+    make_parent(file)
     Storage.open(file.parent).write(file.name, render_page(root, study).encode())
     return file
 

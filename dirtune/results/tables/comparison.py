@@ -71,6 +71,8 @@ class TableRequest:
     def __post_init__(self) -> None:
         if not self.studies:
             raise InputError(Fault(where="table", rule="needs a study"))
+        if not self.regions or not self.rows:
+            raise InputError(Fault(where="table", rule=f"needs a {'row key' if self.regions else 'region'}"))
         for region in self.regions:
             check_known("region", region, REGIONS)
         check_known("layout", self.layout, LAYOUTS)
