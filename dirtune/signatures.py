@@ -45,7 +45,7 @@ def check_arguments(function: Callable[..., Any], name: str) -> Callable[..., An
         return {each.name: _resolve(each.annotation, inner) for each in signature.parameters.values()}
 
     @wraps(function)
-    def checked(*args: Any, **keywords: Any) -> Any:
+    def call(*args: Any, **keywords: Any) -> Any:
         try:
             given = signature.bind(*args, **keywords).arguments
         except TypeError as error:
@@ -62,7 +62,7 @@ def check_arguments(function: Callable[..., Any], name: str) -> Callable[..., An
             raise InputError(faults)
         return function(*args, **keywords)
 
-    return checked
+    return call
 
 
 def is_instance(value: object, annotation: Any) -> bool:
