@@ -147,14 +147,20 @@ def _read_file(
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
             if has_transparent_pixels(image) and not is_deep(image):
                 traits.append("transparent pixels, shown on white")
-            pixels = np.asarray(converted, dtype=np.float32).reshape(-1, spec.shape[0]) / 255
-            moments = [*pixels.mean(axis=0, dtype=np.float64), *(pixels**2).mean(axis=0, dtype=np.float64)]
-            return encode_image(converted, spec), None, traits, moments
+            return encode_image(converted, spec), None, traits, _compute_moments(converted)
     except FileNotFoundError:
         return b"", "no such image", [], []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return b"", f"the image cannot be read ({error})", [], []
+
+
+def _compute_moments(image: Image.Image) -> list[float]:
+    """Return the means of the channels of an image of 8 bits, in [0, 1], then the means of their squares."""
+    # Of the 256 counts of each channel, which are ten times as fast as its pixels
+    counts, levels = np.reshape(image.histogram(), (-1, 256)), np.arange(256) / 255
+    sums = np.concatenate([counts @ levels, counts @ levels**2])
+    return list(sums / (image.width * image.height))
 
 
 def describe_traits(traits: Counter[str]) -> list[str]:

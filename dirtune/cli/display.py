@@ -45,7 +45,7 @@ def format_plan(plan: Plan) -> Table:
         estimate = None if plan.forecast is None else plan.forecast.trials[arm.name]
         table.add_row(
             name,
-            str(plan.trials[arm.name]),
+            f"{plan.trials[arm.name]:,}",
             seeds,
             str(arm.config.epochs_planned),
             ", ".join(arm.space) or "-",
@@ -54,7 +54,7 @@ def format_plan(plan: Plan) -> Table:
         )
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.samples.items())
     lines = [
-        f"{plan.total_trials} trials ({format_recorded(plan)}), {plan.concurrency} at once; each {resources.workers} x "
+        f"{plan.total_trials:,} {'trial' if plan.total_trials == 1 else 'trials'} ({format_recorded(plan)}), {plan.concurrency} at once; each {resources.workers} x "
         f"{resources.cores} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
     if plan.gpu_memory_warning:
@@ -63,7 +63,7 @@ def format_plan(plan: Plan) -> Table:
         lines.append(plan.packing_note)
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
-    kept = f"{plan.kept_models} ({study.keep_models}), {format_bytes(plan.kept_bytes)} on disk"
+    kept = f"{plan.kept_models:,} ({study.keep_models}), {format_bytes(plan.kept_bytes)} on disk"
     lines.append(f"models kept: {kept if plan.kept_models else 'none'}")
     # Arms with one encoder and recipe share a sentence.
     by_text: dict[str, list[str]] = {}
@@ -148,16 +148,16 @@ def format_setting_effects(effects: Sequence[SettingEffect]) -> Table:
 
 def format_recorded(plan: Plan) -> str:
     """Return the number of a plan's trials that are recorded already, and of orphaned ones."""
-    return f"{plan.recorded_trials} recorded{_format_orphaned(plan.orphaned_trials)}"
+    return f"{plan.recorded_trials:,} recorded{_format_orphaned(plan.orphaned_trials)}"
 
 
 def _format_orphaned(number: int) -> str:
-    return f", {number} orphaned" if number else ""
+    return f", {number:,} orphaned" if number else ""
 
 
 def format_status(status: SweepStatus) -> Table:
     """Return the table of a sweep's trials by arm and status, with the epochs of those that have started."""
-    table = make_table(f"{status.study}: {status.done} of {status.total} trials recorded")
+    table = make_table(f"{status.study}: {status.done:,} of {status.total:,} trials recorded")
     for column in ("arm", "planned", *STATUSES, "started", "epoch", "best", "last epoch"):
         table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
     for arm, planned in status.planned.items():
@@ -176,7 +176,7 @@ def format_status(status: SweepStatus) -> Table:
         classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))
         lines.append(f"failed: {classes}; `dirtune resume --retry CLASS` runs them again")
     if status.models:
-        lines.append(f"models kept: {status.models}, {format_bytes(status.model_bytes)} on disk")
+        lines.append(f"models kept: {status.models:,}, {format_bytes(status.model_bytes)} on disk")
     if status.without_model:
         lines.append(f"recorded without a model: {', '.join(status.without_model)}")
     table.caption = Text("\n".join(lines)) if lines else None

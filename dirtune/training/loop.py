@@ -130,7 +130,11 @@ def _begin_epoch(training: Training) -> None:
         if isinstance(part, EpochAware):
             part.begin_epoch(training.epoch - training.stage.start, training.stage.recipe.epochs)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
-    torch.manual_seed(derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank))
+    seed = derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank)
+    # `torch.manual_seed` would look for GPUs in every epoch, which takes as long as ten small steps
+    torch.default_generator.manual_seed(seed)
+    if training.data.device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _run_part(

@@ -235,7 +235,7 @@ def _select_vectors(output: RegressorOutput, kind: str) -> Float[Tensor, "rows d
 
 def _repeat_rows(rows: Tensor, times: int) -> Tensor:
     # `repeat`, not `repeat_interleave`: stacked views are view-major.
-    return rows.repeat(times, *[1] * (rows.ndim - 1))
+    return rows if times == 1 else rows.repeat(times, *[1] * (rows.ndim - 1))
 
 
 class LossMeans:
@@ -244,32 +244,33 @@ class LossMeans:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.steps = 0
-        self.sums: dict[str, Tensor] = {}
-        self.finite_steps: dict[str, Tensor] = {}
-        """By part, the number of steps before its first NaN or infinite value."""
+        self.names: tuple[str, ...] = ()
+        """The parts, then the loss; an element of each of the tensors."""
+        self.sums: Tensor | None = None
+        self.finite_steps: Tensor | None = None
+        """Number of steps before the first NaN or infinite value."""
 
     def add(self, loss: Loss) -> None:
         """Add the loss of a step."""
         self.steps += 1
-        for name, value in {**loss.parts, "loss": loss.total}.items():
-            value = value.detach()
-            is_finite = torch.isfinite(value).long()
-            # On the device: `bool(is_finite)` would wait for the step.
-            if name not in self.sums:
-                self.sums[name], self.finite_steps[name] = value.clone(), is_finite
-                continue
-            self.sums[name] += value
-            self.finite_steps[name] += is_finite * (self.finite_steps[name] == self.steps - 1)
+        values = torch.stack([value.detach() for value in (*loss.parts.values(), loss.total)])
+        # On the device: a `bool` of it would wait for the step.
+        is_finite = torch.isfinite(values)
+        if self.sums is None or self.finite_steps is None:
+            self.names, self.sums, self.finite_steps = (*loss.parts, "loss"), values, is_finite.long()
+            return
+        self.sums += values
+        self.finite_steps += is_finite & (self.finite_steps == self.steps - 1)
 
     def get_state(self) -> dict[str, Any]:
         """Return all that a resumed epoch needs, as tensors and plain data."""
-        return {"steps": self.steps, "sums": self.sums, "finite_steps": self.finite_steps}
+        return {"steps": self.steps, "names": self.names, "sums": self.sums, "finite_steps": self.finite_steps}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore a state from `get_state`."""
-        self.steps = state["steps"]
+        self.steps, self.names = state["steps"], tuple(state["names"])
         self.sums, self.finite_steps = (
-            {name: value.to(device) for name, value in state[key].items()} for key in ("sums", "finite_steps")
+            None if state[key] is None else state[key].to(device) for key in ("sums", "finite_steps")
         )
 
     def compute(self) -> dict[str, float]:
@@ -278,9 +279,11 @@ class LossMeans:
         Raises:
             NonFiniteLoss: in some step a part was NaN or infinite.
         """
+        if self.sums is None or self.finite_steps is None:
+            return {}
         # The first part in time is named: after a step with weights that are not finite, every part is not.
-        finite_steps = {name: int(steps) for name, steps in self.finite_steps.items()}
+        finite_steps = dict(zip(self.names, self.finite_steps.tolist(), strict=True))
         first = min(finite_steps, key=finite_steps.__getitem__)
         if finite_steps[first] < self.steps:
             raise NonFiniteLoss(first, self.epoch, finite_steps[first] + 1)
-        return {name: float(total) / self.steps for name, total in self.sums.items()}
+        return {name: total / self.steps for name, total in zip(self.names, self.sums.tolist(), strict=True)}

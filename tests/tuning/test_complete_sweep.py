@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import dirtune
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
+from dirtune.results.records.compaction import Records
 from dirtune.results.records.store import read_statuses
 from dirtune.tuning.folder.layout import ORPHANED
 from dirtune.tuning.interface import SweepSummary
@@ -72,6 +74,37 @@ def test_a_complete_study_is_swept_without_importing_ray(
     sweep_without_ray(path, data_root, tmp_path)
     command = [sys.executable, "-c", CALL, path, str(data_root), str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "4 False\n"
+
+
+def test_what_a_driver_that_was_killed_behind_its_last_record_has_not_done_is_done(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str]
+) -> None:
+    sweep_without_ray(study_file(**TOY), data_root, tmp_path)
+    storage = Storage.open(tmp_path / "tiny")
+    half = tmp_path / f"tiny/results/metrics/.x.parquet.{'0' * 32}"
+    half.write_bytes(b"half a file")
+    os.utime(half, (0, 0))
+    assert not Records(storage).is_compacted("metrics")
+    dirtune.resume("tiny", data=data_root, results=tmp_path)
+    assert Records(storage).is_compacted("metrics")
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("lost", [["study.yaml"], ["study.yaml", "study.json", "selected.json", "optuna.db"]])
+def test_files_that_something_else_has_deleted_are_written_again(
+    data_root: Path, tmp_path: Path, study_file: Callable[..., str], lost: list[str]
+) -> None:
+    path = study_file(**TOY, **SEARCH)
+    sweep_without_ray(path, data_root, tmp_path)
+    before = {name: (tmp_path / "tiny" / name).read_bytes() for name in lost if name != "optuna.db"}
+    statuses = read_statuses(Storage.open(tmp_path / "tiny"))
+    for name in lost:
+        (tmp_path / "tiny" / name).unlink()
+    with pytest.raises(InputError, match="no sweep of this study to resume"):
+        dirtune.resume("tiny", data=data_root, results=tmp_path)
+    assert sweep_without_ray(path, data_root, tmp_path) == 0
+    assert {name: (tmp_path / "tiny" / name).read_bytes() for name in before} == before
+    assert read_statuses(Storage.open(tmp_path / "tiny")) == statuses
 
 
 def test_records_that_the_study_no_longer_plans_are_orphaned_without_ray(

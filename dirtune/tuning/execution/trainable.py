@@ -4,15 +4,20 @@ Tune starts it once per slot and hands it one trial after another (`reuse_actors
 trial's own files (`dirtune.training.trial`), so Tune's are empty.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from dirtune.data.blocks import Blocks
 from dirtune.data.memory_budget import return_freed_memory
 from dirtune.process import leave_objects_at_exit
-from dirtune.tuning.execution import failures, worker_group
+from dirtune.tuning.execution import failures
 from dirtune.tuning.execution.worker import ResidentWorker, StepResult, WorkerSettings, get_local_device
+
+if TYPE_CHECKING:
+    from dirtune.tuning.execution.worker_group import ResidentGroup
 
 JOB, RESULT = "job", "result"
 """Only key of a Tune trial's configuration, a `TrialJob`, and of its results, a `StepResult` (with Tune's `done`)."""
@@ -27,7 +32,7 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], settings: WorkerSettings, blocks: Blocks) -> None:
         leave_objects_at_exit()
         self._settings, self._blocks = settings, blocks
-        self._worker: ResidentWorker | worker_group.ResidentGroup | None = None
+        self._worker: ResidentWorker | ResidentGroup | None = None
         self._job, self._is_new = config[JOB], True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -65,12 +70,15 @@ class TrialWorker(tune.Trainable):
         if self._worker is not None:
             self._worker.close()
 
-    def _get_worker(self) -> ResidentWorker | worker_group.ResidentGroup:
-        if self._worker is None:
-            settings = self._settings
-            self._worker = (
-                worker_group.ResidentGroup(settings, self._blocks)
-                if settings.workers > 1
-                else ResidentWorker(settings, self._blocks, get_local_device(settings.gpus))
-            )
+    def _get_worker(self) -> ResidentWorker | ResidentGroup:
+        if self._worker is not None:
+            return self._worker
+        settings = self._settings
+        if settings.workers > 1:
+            # Ray Train takes a quarter of a second of each worker process, most of which need none
+            from dirtune.tuning.execution.worker_group import ResidentGroup
+
+            self._worker = ResidentGroup(settings, self._blocks)
+        else:
+            self._worker = ResidentWorker(settings, self._blocks, get_local_device(settings.gpus))
         return self._worker
