@@ -91,7 +91,8 @@ def main() -> None:
         assert loaded is not None
         for part in ("model", "optimizer", "best_weights"):
             torch.testing.assert_close(loaded["training"][part], training.get_state()[part], rtol=0, atol=0)
-        print(f"{count_bytes(whole) / MIB:.0f} MiB in one file, {count_bytes(apart) / MIB:.0f} MiB in two")
+        sizes = {path.name.split("-")[0]: path.stat().st_size / MIB for path in Path(apart.path()).rglob("*.pt")}
+        print(f"{count_bytes(whole) / MIB:.0f} MiB in one file, {sizes['state.pt']:.0f} MiB without the best weights")
     print(f"{'':<36} {'waited':>8} {'until written':>14} {'process time':>13}   seconds, medians (smallest)")
     for name, rows in found.items():
         values = [f"{median(column):.2f} ({min(column):.2f})" for column in zip(*rows, strict=True)]

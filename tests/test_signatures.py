@@ -74,8 +74,8 @@ def test_all_wrong_arguments_are_reported_at_once_and_unknown_ones_with_the_near
         "draw: width: must be a whole number, got '2'",
         "draw: names: must be a list of texts, got 'b'",
     ]
-    with pytest.raises(TypeError, match=r"draw\(\): .*'widht'; known: study, width, names \(did you mean 'width'\?\)"):
-        checked("a", widht=2)
+    with pytest.raises(TypeError, match=r"draw\(\): .*'wdth'; known: study, width, names \(did you mean 'width'\?\)"):
+        checked("a", wdth=2)
     with pytest.raises(TypeError, match=r"draw\(\): missing a required argument: 'study'"):
         checked()
 

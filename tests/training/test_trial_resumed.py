@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import random
+import signal
 import time
 from collections.abc import Callable
 from itertools import count
@@ -17,7 +20,7 @@ from dirtune.data.cache import ResidentData
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses
 from dirtune.training import trial as trial_module
-from dirtune.training.checkpoint import CHECKPOINT
+from dirtune.training.checkpoint import CHECKPOINT, load_checkpoint
 from dirtune.training.trial import TrialRun, remove_temporary_files
 from dirtune.tuning.execution.failures import get_error_class
 from tests.training.runs import TERMS, Configure, files, finish, job_of, lasting, tables
@@ -301,3 +304,45 @@ def test_a_trial_that_fails_leaves_no_thread_that_writes(
     remove_temporary_files(study, job.trial_id)
     time.sleep(0.5)
     assert files(Path(study.path(f"trials/{job.trial_id}"))) == ["config.json"]
+
+
+@pytest.mark.soak
+def test_a_trial_that_is_killed_again_and_again_keeps_a_checkpoint_and_ends_as_an_undisturbed_one(
+    configuration: Configure, toy: ResidentData, study: Storage, tmp_path: Path
+) -> None:
+    recipe = {"epochs": 60, "schedule": {"name": "cosine"}}
+    job, drawn = job_of(configuration(recipe=recipe), toy), random.Random(0)
+    folder, last, kills, found = Storage.open(study.path(f"trials/{job.trial_id}")), 0, 0, {0}
+    path, written, file = Path(folder.path(CHECKPOINT)), 0, None
+    while True:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                finish(TrialRun(job, toy, study))
+                code = 0
+            finally:
+                os._exit(code)
+        # After some more checkpoints, at any moment of the next one
+        wanted = written + drawn.randint(1, 4)
+        while written < wanted and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.001)
+            before, file = file, path.stat().st_ino if path.exists() else None
+            written += file != before
+        time.sleep(drawn.uniform(0.0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        if os.waitpid(child, 0)[1] == 0:
+            break
+        kills += 1
+        if read_statuses(study):
+            break
+        state = load_checkpoint(folder)
+        # Once there is one, there always is one, and never an older one.
+        epoch = len(state["training"]["history"]) if state is not None else 0
+        assert epoch >= last, (epoch, last)
+        last = epoch
+        found.add(epoch)
+    assert kills > 5
+    assert len(found) > 3
+    whole = finish(TrialRun(job, toy, Storage.open(tmp_path / "whole")))
+    assert lasting(tables(study)) == lasting(tables(whole.study))

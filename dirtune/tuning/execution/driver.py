@@ -59,6 +59,8 @@ class Driver:
     """Those of these trials that have a worker."""
     device_faults: dict[GpuPlace, int] = field(default_factory=dict)
     """Faults of GPUs since the last epoch on them."""
+    _recorded: dict[str, records.RecordedTrial] = field(default_factory=dict)
+    """Recorded trials by id, once a search has needed them; empty before."""
     _crashes_in_a_row: int = 0
     _working_gpus: set[GpuPlace] = field(default_factory=set)
     _set_aside: set[GpuPlace] = field(default_factory=set)
@@ -234,6 +236,10 @@ class Driver:
         self._release(job)
         self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
         self.queue.tell(job, outcome)
+        if self._recorded:
+            self._recorded[job.trial_id] = records.RecordedTrial(
+                trial_id=job.trial_id, arm=job.arm, role=job.role, seed=job.config.seed, outcome=outcome
+            )
         self._remove_unselected_models(job)
         self.view.report_end(job, outcome)
         if new := self.queue.add_new_trials():
@@ -243,10 +249,13 @@ class Driver:
     def _remove_unselected_models(self, job: TrialJob) -> None:
         """Remove the models that a better trial of the same search has replaced."""
         study = self.folder.study
-        # The records are read only where a model may have been replaced.
+        # The records are read once, where a model may have been replaced: all of them after each trial would be quadratic.
         if study.keep_models == "best" and not study.search.confirm and job.arm in self.queue.searches:
             maker = JobMaker(study=study, fingerprint=self.folder.manifest.fingerprint)
-            models.remove_unselected_models(self.storage, maker, records.read_recorded_trials(self.storage))
+            if not self._recorded:
+                found = records.read_recorded_trials(self.storage)
+                self._recorded = {each.trial_id: each for each in found}
+            models.remove_unselected_models(self.storage, maker, self._recorded.values())
 
     def _release(self, job: TrialJob) -> None:
         self._started_at.pop(job.trial_id, None)

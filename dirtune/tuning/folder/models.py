@@ -25,11 +25,12 @@ def find_unselected_trials(study: ResolvedStudy, trials: Collection[records.Reco
 def remove_unselected_models(folder: Storage, maker: JobMaker, trials: Collection[records.RecordedTrial]) -> None:
     """Remove the models that `keep_models: best` does not keep."""
     unselected = find_unselected_trials(maker.study, trials)
-    if not unselected:
+    present = unselected.intersection(folder.list_folders(kept.MODELS)) if unselected else set()
+    if not present:
         return
     # A fixed arm may have the configuration of a search's trial.
     planned = maker.list_possible_trial_arms().keys()
-    kept.remove_models(folder, sorted(unselected.intersection(folder.list_folders(kept.MODELS)) - planned))
+    kept.remove_models(folder, sorted(present - planned))
 
 
 def count_kept_models(study: ResolvedStudy, trials: Mapping[str, int]) -> dict[str, int]:

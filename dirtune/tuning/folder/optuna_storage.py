@@ -19,6 +19,7 @@ from urllib.parse import quote
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
@@ -131,8 +132,10 @@ def get_search_name(study: str, search: str) -> str:
     return f"{study}/{search}"
 
 
-def open_search(study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, optuna_url: str) -> optuna.Study:
-    """Return the Optuna study of a search; create it if it does not exist."""
+def open_search(
+    study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, optuna_url: str | BaseStorage
+) -> optuna.Study:
+    """Return the Optuna study of a search, from a URL or an open storage; create it if it does not exist."""
     # Optuna's own lines would break the progress display
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = (study.objective, *study.secondary)

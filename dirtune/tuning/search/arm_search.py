@@ -16,6 +16,7 @@ from dirtune.io.storage import Storage
 from dirtune.study.resolve import ArmSearchPlan
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, jobs, records
+from dirtune.tuning.folder.optuna_cache import SingleWriterStorage
 from dirtune.tuning.folder.optuna_storage import (
     TRIAL_ID,
     add_running_trials,
@@ -53,7 +54,8 @@ class ArmSearch:
     ) -> None:
         self.search, self._folder, self._maker = search, folder, maker
         self._budget = maker.study.get_budget(search.arm)
-        self._optuna = open_search(maker.study, search, optuna_url)
+        # The driver is the only writer of the search from here on
+        self._optuna = open_search(maker.study, search, SingleWriterStorage(optuna_url))
         # A driver was killed between asking and naming these trials: nobody knows which jobs they are
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:
