@@ -3,7 +3,7 @@
 The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
 anybody may delete or damage the file. The records remain, and with them the spent budget: a resumed search must neither spend
 it again nor lose its results. A file that is no intact database of this release of Optuna is therefore removed, and a search
-that differs from the records is made anew; it then asks again only for the trials that had started.
+that differs from the records is made again; it then asks only for the trials that had started.
 """
 
 import contextlib
@@ -150,7 +150,7 @@ def restore_searches(folder: Storage, maker: jobs.JobMaker, optuna_url: str) -> 
     """Make the Optuna studies of searches agree with the records.
 
     Recorded trials that an Optuna study lacks are added. A study with other settings or outcomes than the records is made
-    anew from them: Optuna's database has no checksums, and a changed number would lead the search elsewhere without a word.
+    again from them: Optuna's database has no checksums, and a changed number would lead the search elsewhere without a word.
     """
     study = maker.study
     trials = records.read_recorded_trials(folder)
