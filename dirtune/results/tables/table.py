@@ -537,6 +537,8 @@ def _compare_rows(table: ArmTable, predictions: SamplePredictions | str, transfe
     base = next(row for row in table.rows if row.arm == table.reference)
     others = [row for row in table.rows if row is not base]
     table, parts = _add_samples(table, predictions)
+    # With predictions, but without their parts in the metric
+    unknown = "" if parts is None else table.no_predictions
     cells: dict[str, dict[str, Cell]] = {row.arm: {} for row in others}
     for region, level in base.cells.items():
         columns = {}
@@ -549,7 +551,7 @@ def _compare_rows(table: ArmTable, predictions: SamplePredictions | str, transfe
                 configurations=base.configurations if row.arm in transfers else row.configurations,
             )
         reference = ColumnArm(values=level.values, parts=None, configurations=base.configurations)
-        for arm, found in _judge_column(table, region, columns, reference).items():
+        for arm, found in _judge_column(table, region, columns, reference, unknown=unknown).items():
             paired = level.values.keys() & columns[arm].values.keys()
             reference_mean = mean(level.values[seed] for seed in sorted(paired))
             row = next(each for each in others if each.arm == arm)
@@ -575,9 +577,17 @@ def _add_samples(table: ArmTable, predictions: SamplePredictions | str) -> tuple
 
 
 def _judge_column(
-    table: ArmTable, region: str, columns: Mapping[str, ColumnArm], reference: ColumnArm
+    table: ArmTable, region: str, columns: Mapping[str, ColumnArm], reference: ColumnArm, *, unknown: str
 ) -> dict[str, ArmVerdict]:
-    """Compare the arms of a column, with words if it is the claim's."""
+    """Compare the arms of a column, with words if it is the claim's.
+
+    Args:
+        table: the table.
+        region: of the column.
+        columns: the arms in it.
+        reference: the reference arm in it.
+        unknown: why the parts of test samples are not known; empty if they are, or if there are no predictions.
+    """
     claim = table.claim
     repeated = None
     if table.repetition is not None:
@@ -587,9 +597,10 @@ def _judge_column(
         found = compare_arms(columns, reference, repeated)
         return {arm: replace(each, no_word=reason) for arm, each in found.items()} if is_claim else found
     found = judge_arms(columns, reference, claim=claim, sequential=table.sequential, repeated=repeated)
-    # The table knows why, an arm does not.
-    reasons = {arm: table.no_predictions for arm, each in found.items() if each.no_word == NO_PREDICTIONS}
-    return {arm: replace(each, no_word=reasons.get(arm) or each.no_word) for arm, each in found.items()}
+    return {
+        arm: replace(each, no_word=unknown) if unknown and each.no_word == NO_PREDICTIONS else each
+        for arm, each in found.items()
+    }
 
 
 def _find_bias(table: ArmTable) -> str:
