@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,14 +46,15 @@ def test_an_unreachable_address_fails_before_ray_waits_for_it() -> None:
         pass
 
 
-def test_auto_is_examined_like_the_address_that_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_examined_like_the_address_that_it_stands_for() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Ray prefers the variable to the clusters of the machine.
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-    with pytest.raises(InputError, match=rf"^auto, [\d.]+:{port}: not reachable"), connect_to_cluster("auto"):
-        pass
+    # In a process of its own, which has no Ray. Ray prefers the variable to the clusters of the machine.
+    code = "from dirtune.data.connect import connect_to_cluster\nwith connect_to_cluster('auto'): pass"
+    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert re.search(rf"InputError: auto, [\d.]+:{port}: not reachable", done.stderr)
 
 
 def test_a_url_is_not_the_address_of_a_driver() -> None:

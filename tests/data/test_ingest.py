@@ -62,10 +62,16 @@ def test_a_single_value_is_a_list_of_one(given: dict[str, object], expected: dic
     assert wrap_single_values(load_pipeline("table").Options, given) == expected
 
 
-def test_a_root_that_is_a_file_raises_its_own_error(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("no folder")
-    with pytest.raises(OSError, match="root") as caught:
+    with pytest.raises(InputError, match="root: must be a folder, but is a file"):
         ingest("digits", root=tmp_path / "root")
+
+
+def test_a_root_below_a_file_raises_the_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="root") as caught:
+        ingest("digits", root=tmp_path / "file" / "root")
     assert not isinstance(caught.value, InputError)
 
 
