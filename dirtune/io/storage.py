@@ -22,7 +22,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -144,7 +144,7 @@ class Storage:
         # A leading dot marks a file that is still being written
         return sorted(
             info.base_name
-            for info in self._list_entries(folder)
+            for info in self.list_entries(folder)
             if info.type == pafs.FileType.File
             and info.base_name.endswith(suffix)
             and not info.base_name.startswith(".")
@@ -152,7 +152,7 @@ class Storage:
 
     def list_folders(self, folder: str = "") -> list[str]:
         """Return the sorted names of the folders directly in `folder`; empty if it does not exist."""
-        return sorted(info.base_name for info in self._list_entries(folder) if info.type == pafs.FileType.Directory)
+        return sorted(info.base_name for info in self.list_entries(folder) if info.type == pafs.FileType.Directory)
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole folder; do nothing if it does not exist."""
@@ -189,9 +189,17 @@ class Storage:
                     if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                         path.unlink()
 
-    def _list_entries(self, folder: str) -> Iterator[pafs.FileInfo]:
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        return iter(self._retry(lambda: self.filesystem.get_file_info(selector)))
+    def list_entries(self, folder: str = "", *, recursive: bool = False) -> list[pafs.FileInfo]:
+        """Return files and folders in a folder, those that are still being written included; empty if it does not exist."""
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
+
+        def list_entries() -> list[pafs.FileInfo]:
+            # pyarrow looks twice at a folder that does not exist, and raises if another process creates it in between
+            with contextlib.suppress(FileNotFoundError):
+                return self.filesystem.get_file_info(selector)  # type: ignore[no-any-return]
+            return self.filesystem.get_file_info(selector)  # type: ignore[no-any-return]
+
+        return self._retry(list_entries)
 
     def _get_type(self, name: str) -> pafs.FileType:
         return self._retry(lambda: self.filesystem.get_file_info(self.path(name)).type)

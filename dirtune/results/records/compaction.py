@@ -37,7 +37,6 @@ from threading import Event, Thread
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
@@ -173,10 +172,9 @@ def _read_seal(storage: Storage) -> str:
 
 def list_stamps(storage: Storage) -> dict[str, str]:
     """Return the recorded trials of a study, sorted by id, each with the stamp of its file in `trials/`."""
-    folder = pafs.FileSelector(storage.path(TRIALS), allow_not_found=True)
     stamps = {
         info.base_name.removesuffix(".parquet"): f"{info.size}/{info.mtime_ns}"
-        for info in storage.filesystem.get_file_info(folder)
+        for info in storage.list_entries(TRIALS)
         if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
     }
     return dict(sorted(stamps.items()))

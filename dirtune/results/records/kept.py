@@ -21,9 +21,8 @@ def get_model_folder(trial_id: str) -> str:
 
 def measure_models(study: Storage) -> dict[str, int]:
     """Return the bytes of every kept model of a study, by trial id."""
-    selector = pafs.FileSelector(study.path(MODELS), allow_not_found=True, recursive=True)
     sizes: dict[str, dict[str, int]] = {}
-    for info in study.filesystem.get_file_info(selector):
+    for info in study.list_entries(MODELS, recursive=True):
         if info.type == pafs.FileType.File:
             trial_id, name = info.path.split("/")[-2:]
             sizes.setdefault(trial_id, {})[name] = info.size
