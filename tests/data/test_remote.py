@@ -149,6 +149,7 @@ def test_a_killed_writer_leaves_a_complete_file_or_none(storage: Storage, bucket
         assert is_complete
 
 
+@pytest.mark.slow
 def test_a_write_with_retry_survives_temporary_errors_of_the_server(storage: Storage, bucket: Bucket) -> None:
     storage.write("x", b"old")
     with bucket.fail():

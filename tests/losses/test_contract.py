@@ -229,6 +229,7 @@ def on_one_rank():
     return _loss_and_gradient(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _ in _terms()])
 def test_several_ranks_equal_one_process(name, on_several_ranks, on_one_rank):
     _assert_same([results[name] for results in on_several_ranks], on_one_rank[name])

@@ -57,6 +57,7 @@ def outcomes(rank: int, world: int, runs: list[Any]) -> list[dict[str, Any]]:
     return [outcome(rank, world, *run) for run in runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_train_to_the_weights_of_one_process(configuration: Configure, toy: ResidentData, world: int) -> None:
     data = in_float64(without_images(toy))

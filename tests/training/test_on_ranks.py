@@ -34,6 +34,8 @@ from tests.training.runs import (
     without_shares,
 )
 
+pytestmark = pytest.mark.slow
+
 Runs = dict[str, tuple[ResidentData, TrialConfig]]
 Jobs = dict[str, TrialJob]
 

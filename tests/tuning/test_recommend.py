@@ -58,6 +58,7 @@ def fake_sweeps(monkeypatch: pytest.MonkeyPatch, *limits: tuple[int | None, str 
     monkeypatch.setattr(sweeps, "sweep", sweep)
 
 
+@pytest.mark.slow
 def test_every_arm_tries_equally_many_settings_and_is_confirmed_on_fresh_seeds(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
