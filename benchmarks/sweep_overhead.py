@@ -58,7 +58,7 @@ def train_bare(data: str, epochs: int, seeds: list[int]) -> None:
                 epoch=epoch,
             )
             for batch in batches:
-                predictions = model(stack_views(batch)).predictions
+                predictions = model(stack_views(batch.views)).predictions
                 loss = (predictions - batch.labels.repeat(recipe.views.count)).abs().mean() / 60
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
