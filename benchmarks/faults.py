@@ -90,7 +90,10 @@ ASHA: dict[str, Any] = {
     **SEARCH,
     "search": {**SEARCH["search"], "trials": 4, "scheduler": {"name": "asha", "reduction_factor": 2}},
 }
-LONGER: dict[str, Any] = {"seeds": [0, 1, 2], "arms": {"vanilla": {}, "smooth": {"reweighting": {"name": "lds"}}}}
+LONGER: dict[str, Any] = {
+    "seeds": [0, 1, 2],
+    "arms": {"vanilla": {}, "smooth": {"reweighting": {"scheme": "inverse", "lds": {}}}},
+}
 
 
 @dataclass(frozen=True)
