@@ -45,6 +45,7 @@ from dirtune.results.records.studies import read_provenance, read_study
 from dirtune.training import checkpoint, kept_model, trial
 from dirtune.tuning.folder import optuna_storage
 from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.records import read_recorded_trials
 from dirtune.tuning.plan.checks import open_study_folder
 
 CPU = torch.device("cpu")
@@ -155,7 +156,7 @@ def _read_searches(study: Path, root: Path) -> object:
     folder = open_study_folder(study.read_text(), str(study), data=root / "data", results=root / "results")
     maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint)
     with folder.open_optuna_storage() as optuna_url:
-        optuna_storage.restore_searches(folder.storage, maker, optuna_url)
+        optuna_storage.restore_searches(folder.storage, maker, optuna_url, read_recorded_trials(folder.storage))
         return {
             plan.name: sorted(
                 (

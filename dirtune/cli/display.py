@@ -54,7 +54,8 @@ def format_plan(plan: Plan) -> Table:
         )
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.samples.items())
     lines = [
-        f"{plan.total_trials:,} {'trial' if plan.total_trials == 1 else 'trials'} ({format_recorded(plan)}), {plan.concurrency} at once; each {resources.workers} x "
+        f"{plan.total_trials:,} {'trial' if plan.total_trials == 1 else 'trials'} ({format_recorded(plan)}), "
+        f"{plan.concurrency} at once; each {resources.workers} x "
         f"{resources.cores} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
     if plan.gpu_memory_warning:

@@ -279,8 +279,8 @@ class LossMeans:
         Raises:
             NonFiniteLoss: in some step a part was NaN or infinite.
         """
-        if self.sums is None or self.finite_steps is None:
-            return {}
+        assert self.sums is not None, "an epoch has a step"
+        assert self.finite_steps is not None
         # The first part in time is named: after a step with weights that are not finite, every part is not.
         finite_steps = dict(zip(self.names, self.finite_steps.tolist(), strict=True))
         first = min(finite_steps, key=finite_steps.__getitem__)

@@ -7,6 +7,8 @@ compute the same trial ids.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic import ValidationError
+
 from dirtune.results.records.schema import Role
 from dirtune.study import resolve, schema
 from dirtune.training.trial import TrialJob
@@ -61,6 +63,13 @@ class JobMaker:
             # A seed of its own and no replicate: search trials are compared with each other only
             return self.make_job(search.arm, settings, search.seed, None, role="search")
         return self.make_job(search.arm, settings, search.seed, 0)
+
+    def is_search_trial(self, search: resolve.ArmSearchPlan, settings: Settings, trial_id: str | None) -> bool:
+        """Return True if a trial of a search with these settings, which may be damaged, has this id."""
+        try:
+            return self.make_search_job(search, settings).trial_id == trial_id
+        except ValidationError:
+            return False
 
     def make_evaluation_jobs(self, search: resolve.ArmSearchPlan, settings: Settings) -> list[TrialJob]:
         """Return the trials that evaluate a selection: of the searched arm, and of the arms that use its settings."""

@@ -21,7 +21,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import RETRY_SECONDS, Storage
@@ -146,21 +145,22 @@ def open_search(
     return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
 
 
-def restore_searches(folder: Storage, maker: jobs.JobMaker, optuna_url: str) -> None:
+def restore_searches(
+    folder: Storage, maker: jobs.JobMaker, optuna_url: str, recorded: Sequence[records.RecordedTrial]
+) -> None:
     """Make the Optuna studies of searches agree with the records.
 
     Recorded trials that an Optuna study lacks are added. A study with other settings or outcomes than the records is made
     again from them: Optuna's database has no checksums, and a changed number would lead the search elsewhere without a word.
     """
     study = maker.study
-    trials = records.read_recorded_trials(folder)
     # Optuna accepts intermediate values of one objective
     has_curves = study.search.scheduler is not None and not study.secondary
     curves = records.read_recorded_curves(folder, study) if has_curves else {}
     for plan in study.searches:
         expected = {
             each.trial_id: _make_ended_trial(folder, study, each, curves.get(each.trial_id, ()))
-            for each in records.select_search_trials(trials, plan, study)
+            for each in records.select_search_trials(recorded, plan, study)
         }
         if not expected:
             continue
@@ -223,7 +223,7 @@ def _agrees_with_records(
         recorded = None if trial_id is None else expected.get(trial_id)
         if recorded is None and trial.state not in {TrialState.COMPLETE, TrialState.PRUNED}:
             continue
-        if trial.distributions != distributions or not _has_id_of_its_settings(trial, maker, plan):
+        if trial.distributions != distributions or not maker.is_search_trial(plan, trial.params, trial_id):
             return False
         # A trial that runs for Optuna and is recorded has ended when no driver was there to tell
         if recorded is None or trial is not last[trial_id] or trial.state == TrialState.RUNNING:
@@ -238,14 +238,6 @@ def _agrees_with_records(
         if not is_same or (curve and not reported.items() <= curve.items()):
             return False
     return [trial.number for trial in trials] == list(range(len(trials)))
-
-
-def _has_id_of_its_settings(trial: FrozenTrial, maker: jobs.JobMaker, plan: resolve.ArmSearchPlan) -> bool:
-    try:
-        job = maker.make_search_job(plan, trial.params)
-    except ValidationError:
-        return False
-    return job.trial_id == trial.user_attrs.get(TRIAL_ID)
 
 
 def add_running_trials(search: optuna.Study, trial_ids: Collection[str]) -> None:

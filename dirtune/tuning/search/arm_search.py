@@ -4,13 +4,11 @@ Optuna gets the real outcome of every trial (complete, pruned or failed), and ea
 records decide which trials have ended: a trial that has ended for Optuna and whose record was lost runs again.
 """
 
-import contextlib
 import warnings
 from collections.abc import Collection, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ValidationError
 
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ArmSearchPlan
@@ -95,7 +93,7 @@ class ArmSearch:
             return None
         settings = self._settings[trial_id]
         # Optuna's database has no checksums
-        if self._maker.make_search_job(self.search, settings).trial_id != trial_id:
+        if not self._maker.is_search_trial(self.search, settings, trial_id):
             settings = records.read_settings(self._folder, trial_id, tuple(self.search.arm.space))
         return confirmation.SelectedTrial(trial_id, settings)
 
@@ -104,12 +102,10 @@ class ArmSearch:
         known = []
         for trial in self._optuna.trials:
             trial_id = trial.user_attrs.get(TRIAL_ID)
-            if trial_id in recorded:
+            if trial_id in recorded or (
+                trial_id is not None and self._maker.is_search_trial(self.search, trial.params, trial_id)
+            ):
                 known.append(trial)
-            elif trial_id is not None:
-                with contextlib.suppress(ValidationError):
-                    if self._maker.make_search_job(self.search, trial.params).trial_id == trial_id:
-                        known.append(trial)
         return known
 
     def make_running_jobs(self) -> list[TrialJob]:

@@ -40,7 +40,7 @@ class TrialQueue:
         self._folder, self._study = folder.storage, folder.study
         self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
         # The Optuna storage may be gone, damaged, or older than the records
-        optuna_storage.restore_searches(folder.storage, self._maker, optuna_url)
+        optuna_storage.restore_searches(folder.storage, self._maker, optuna_url, recorded)
         first_settings = first_settings or {}
         self.searches = {
             search.name: ArmSearch(
