@@ -60,6 +60,9 @@ def compute_sd(values: Iterable[float]) -> float:
     array = np.fromiter(values, dtype=np.float64)
     # The result is NaN where a value is infinite, without a warning.
     with np.errstate(invalid="ignore"):
+        # The rounded mean of equal values may leave a tiny spread, and a t test with a p of 1e-33.
+        if array.size > 1 and np.ptp(array) == 0:
+            return 0.0
         return float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 

@@ -85,6 +85,16 @@ def test_equal_differences_have_a_point_for_an_interval_and_no_test() -> None:
     assert math.isnan(found.p)
 
 
+@pytest.mark.parametrize(("value", "seeds"), [(0.1, 3), (0.7, 7), (0.3, 10)])
+def test_the_rounding_of_equal_differences_is_no_spread(value: float, seeds: int) -> None:
+    # NumPy's mean of these equal numbers is off by a rounding step.
+    found = compare_by_seed(dict.fromkeys(range(seeds), value), dict.fromkeys(range(seeds), 0.0))
+
+    assert found.sd == found.error == 0.0
+    assert math.isnan(found.p)
+    assert math.isnan(compute_equivalence_p(found, margin=1.0))
+
+
 def test_holm_multiplies_by_the_number_of_tests_left_and_never_decreases() -> None:
     # 0.01 * 3, then 0.04 * 2, then 0.05 * 1 which must not fall below the one before
     assert apply_holm({"a": 0.04, "b": 0.01, "c": 0.05}) == pytest.approx({"a": 0.08, "b": 0.03, "c": 0.08})
