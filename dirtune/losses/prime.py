@@ -136,7 +136,8 @@ def align(
     gaps = (labels[:, None] - proxy_labels).abs()
     targets = torch.softmax(-tau_labels * gaps, dim=1)
     if balanced:
-        masses = targets.sum(dim=0)
+        # At a cold temperature, a proxy may be so far from all labels of the batch that its mass underflows to zero.
+        masses = targets.sum(dim=0).clamp(min=torch.finfo(targets.dtype).tiny)
         targets = targets * (masses.mean() / masses)
     cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(proxies, dim=1).T
     log_shares = torch.log_softmax(-tau_features * (1 - cosines), dim=1)

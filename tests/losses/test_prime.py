@@ -32,6 +32,16 @@ def test_proxies_and_alignment_are_those_of_loops():
     assert found.item() == pytest.approx(total, rel=1e-10)
 
 
+def test_a_proxy_beyond_the_reach_of_the_batch_adds_nothing_to_balanced_targets():
+    generator = torch.Generator().manual_seed(0)
+    vectors, proxies = (torch.randn(rows, 3, generator=generator) for rows in (5, 2))
+    taus = {"tau_labels": 300.0, "tau_features": 3.0}
+    # exp(-300) is zero in float32: the target is the proxy at the label alone, times the mean mass over its own.
+    found = align(vectors, torch.zeros(5), proxies, torch.tensor([0.0, 1.0]), balanced=True, **taus)
+    plain = align(vectors, torch.zeros(5), proxies, torch.tensor([0.0, 1.0]), **taus)
+    torch.testing.assert_close(found, plain / 2)
+
+
 def test_the_proxies_are_trained():
     fitted = fit(PRIME(proxies=6))
     fitted(make_term_inputs()).backward()
