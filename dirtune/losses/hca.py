@@ -184,12 +184,14 @@ def combine_levels(
     classes: Int[Tensor, "levels bins"],
     combine: Literal["mul", "add"],
 ) -> Float[Tensor, "rows bins"]:
-    """Return the score of each bin: the product or the sum of its probabilities at all levels."""
-    scores = fine.softmax(dim=-1)
-    for logits, own in zip(levels, classes, strict=True):
-        each = logits.softmax(dim=-1)[:, own]
-        scores = scores * each if combine == "mul" else scores + each
-    return scores
+    """Return the score of each bin: the product of its probabilities at all levels, over the row's largest; or their sum."""
+    by_level = [logits.log_softmax(dim=-1)[:, own] for logits, own in zip(levels, classes, strict=True)]
+    logs = torch.stack([fine.log_softmax(dim=-1), *by_level])
+    if combine == "add":
+        return logs.exp().sum(dim=0)
+    # Where confident levels contradict each other, the products themselves would all underflow to zero.
+    products = logs.sum(dim=0)
+    return (products - products.amax(dim=-1, keepdim=True)).exp()
 
 
 def compute_divergences(
