@@ -1,6 +1,6 @@
 """Loss of a batch with per-pixel labels: the regression loss over labeled pixels, the terms over images.
 
-    regression    mean over labeled pixels of each pixel's loss, weighted by the label bin of the pixel
+    regression    mean over labeled pixels of each pixel's loss, weighted by the label bin of the pixel; 0 without any
     terms         one row per image: its flattened embedding, normalized, and the means of its label, prediction and
                   weight over its labeled pixels
 
@@ -84,10 +84,16 @@ class DenseLoss(TrainingLoss):
             of_regression = slice(0, 1 if self.first_view_is_apart else None)
             # The only wait of a step for the device: how many pixels have a label decides the sizes that follow.
             labeled = (bins[of_regression] >= 0).flatten().nonzero().squeeze(1)
-            parts[REGRESSION] = self.get_part(REGRESSION)(
-                predictions[of_regression].flatten()[labeled] / self.label_scale,
-                labels[of_regression].flatten()[labeled] / self.label_scale,
-                weights[of_regression].flatten()[labeled],
+            seen = predictions[of_regression].flatten()
+            # A mean over no labeled pixel would be NaN; this zero is connected to the graph.
+            parts[REGRESSION] = (
+                self.get_part(REGRESSION)(
+                    seen[labeled] / self.label_scale,
+                    labels[of_regression].flatten()[labeled] / self.label_scale,
+                    weights[of_regression].flatten()[labeled],
+                )
+                if len(labeled)
+                else 0.0 * seen.sum()
             )
         if self.terms:
             of_terms = slice(int(self.first_view_is_apart), None)

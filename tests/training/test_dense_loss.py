@@ -115,6 +115,18 @@ def test_a_pixel_without_label_gets_no_gradient() -> None:
     assert torch.equal(predictions.grad != 0, labels > 0)
 
 
+@pytest.mark.parametrize("name", ["l1", "gai", "bni"])
+def test_a_batch_without_labeled_pixels_has_a_loss_and_gradient_of_zero(name: str) -> None:
+    batch, output = _batch(), _output(4)
+    batch.views[0]["depth"].zero_()
+    predictions = output.predictions.clone().requires_grad_()
+    config = _config(loss={"name": name}, terms={"conr": CONR})
+    loss = _loss(config, torch.ones(100), output._replace(predictions=predictions), batch)
+    loss.total.backward()
+    assert {part: float(value.detach()) for part, value in loss.parts.items()} == {"regression": 0.0, "conr": 0.0}
+    assert torch.equal(predictions.grad, torch.zeros_like(predictions))
+
+
 def test_terms_read_flattened_embeddings_and_means_over_pixels() -> None:
     batch, output = _batch(), _output(4)
     weights = torch.rand(100, generator=torch.Generator().manual_seed(1))
