@@ -40,7 +40,8 @@ class PooledSplit(Split):
             found: Inputs = {}
             for number, source in enumerate(self.sources):
                 (at,) = torch.nonzero(positions[:, 0] == number, as_tuple=True)
-                if not len(at):
+                # A batch without rows, as a rank may have, has the inputs' shapes from the first source.
+                if not len(at) and (number or len(rows)):
                     continue
                 (inputs,) = source.read([positions[at, 1]])
                 for name, values in inputs.items():
