@@ -18,6 +18,18 @@ _LONGEST_MESSAGE = 1900
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
+DEVICE_FAULT = re.compile(
+    r"CUDA (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No CUDA GPUs|NVIDIA driver"
+    r"|Torch not compiled with CUDA|uncorrectable ECC|unhandled (cuda|system) error",
+    re.IGNORECASE,
+)
+"""Text of errors of CUDA, its driver, cuDNN, cuBLAS and NCCL, and of GPUs that cannot be seen; torch has no types for most."""
+
+LOST_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
+"""Text of errors of a lost rank, for which torch often raises a bare RuntimeError."""
+
 _TRAINING_PACKAGES = {
     "fsspec",
     "jaxtyping",
@@ -33,6 +45,14 @@ _TRAINING_PACKAGES = {
 
 
 _SERVER_PACKAGES = {"starlette", "uvicorn"}
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Return True if an error is about memory, a GPU, a file or the network, and not about the code that it came through."""
+    if isinstance(error, OSError | MemoryError) or type(error).__module__ == "torch.distributed":
+        return True
+    text = str(error) if isinstance(error, RuntimeError | AssertionError) else ""
+    return any(found.search(text) for found in (NO_MEMORY, DEVICE_FAULT, LOST_PEER))
 
 
 def escape_control_characters(text: str) -> str:

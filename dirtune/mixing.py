@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dirtune.frozen import Added, Frozen
+from dirtune.part_errors import describe_value, make_part_error, name_part
 from dirtune.registry import Registry
 
 Labels = NDArray[np.float64]
@@ -55,6 +56,39 @@ class Mixing(Protocol):
     def fit(self, labels: Labels) -> DrawMixtures:
         """Return the function that draws the mixtures of a batch."""
         ...
+
+
+def fit_mixing(mixing: Mixing, labels: Labels) -> DrawMixtures:
+    """Return the function that draws the mixtures of a batch.
+
+    Raises:
+        InputError: the mixing of a plug-in raises, now or later, or draws something else.
+    """
+
+    def draw_checked(rows: Rows, generator: np.random.Generator) -> Mixtures:
+        with name_part("mixing", mixing.name, mixing):
+            partners, shares = draw(rows, generator)
+            partners, shares = np.asarray(partners), np.asarray(shares, dtype=np.float64)
+        got = ""
+        if partners.shape != rows.shape or not np.issubdtype(partners.dtype, np.integer):
+            got = f"partners of shape {partners.shape} and type {partners.dtype}"
+        elif shares.shape != rows.shape:
+            got = f"shares of shape {shares.shape}"
+        elif len(wrong := partners[(partners < 0) | (partners >= len(labels))]):
+            got = f"a partner of row {wrong[0]}"
+        elif len(far := shares[~((shares >= 0) & (shares <= 1))]):
+            got = f"a share of {far[0]:g}"
+        if got:
+            rule = "must draw a partner and a share in [0, 1] for every row"
+            raise make_part_error("mixing", mixing.name, mixing, rule, got)
+        return Mixtures(partners, shares)
+
+    with name_part("mixing", mixing.name, mixing):
+        draw = mixing.fit(labels)
+    if not callable(draw):
+        rule = "`fit` must return a function of rows and a generator"
+        raise make_part_error("mixing", mixing.name, mixing, rule, describe_value(draw))
+    return draw_checked
 
 
 class Mixup(Frozen):

@@ -120,8 +120,8 @@ class FilePlugin:
             raise
         except Exception as error:
             unload(self)
-            rule = f"cannot be loaded as a plug-in ({_describe_error(error)})"
-            raise InputError(Fault(where=f"{self.name}{_find_line(error, self)}", rule=rule)) from error
+            rule = f"cannot be loaded as a plug-in ({get_error_sentence(error)})"
+            raise InputError(Fault(where=f"{self.name}{get_error_line(error, self)}", rule=rule)) from error
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,30 @@ def get_plugin(part: Any) -> Plugin | None:
     """Return the plug-in that has registered a part, or None."""
     found = _PLUGIN_OF_PART.get(id(part))
     return None if found is None else found[1]
+
+
+def find_plugin_of(part: Any) -> Plugin | None:
+    """Return the plug-in of a part or of the value that a study makes of it, or None for dirtune's own."""
+    # The encoder `module` is dirtune's own, but what it builds is a package's.
+    find = getattr(part, "find_plugin", None)
+    return get_plugin(part) or get_plugin(type(part)) or (find() if find is not None else None)
+
+
+def get_error_sentence(error: BaseException) -> str:
+    """Return type and first line of an error; of one that Ray has wrapped, those of its cause."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, BaseException) else error
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".removesuffix(": ")
+
+
+def get_error_line(error: BaseException, plugin: Plugin) -> str:
+    """Return `:LINE` of the plug-in's file at which an error was raised, or nothing."""
+    if not isinstance(plugin, FilePlugin) or error.__traceback__ is None:
+        return ""
+    names = {plugin.path, f"<plug-in {plugin.name}>"}
+    lines = [frame.lineno for frame in inspect.getinnerframes(error.__traceback__) if frame.filename in names]
+    return f":{lines[-1]}" if lines else ""
 
 
 def read_file(path: str | Path) -> FilePlugin:
@@ -342,7 +366,7 @@ def load_entry_points(kind: str) -> None:
         except InputError:
             raise
         except Exception as error:
-            rule = f"the {kind} {entry.name!r} cannot be imported ({_describe_error(error)}); repair or uninstall it"
+            rule = f"the {kind} {entry.name!r} cannot be imported ({get_error_sentence(error)}); repair or uninstall it"
             raise InputError(Fault(where=f"package {plugin.name}", rule=rule)) from error
         if entry.name in get_registry(kind) and get_registry(kind)[entry.name] is part:
             continue
@@ -504,19 +528,3 @@ def _registering(plugin: Plugin) -> Iterator[None]:
 
 def _is_source(path: Path) -> bool:
     return path.suffix in {".py", ".so", ".pyd"} and path.is_file()
-
-
-def _describe_error(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
-def _find_line(error: BaseException, plugin: FilePlugin) -> str:
-    """Return `:LINE` of the plug-in's file at which an error was raised, or nothing."""
-    names = {plugin.path, f"<plug-in {plugin.name}>"}
-    lines = (
-        [frame.lineno for frame in inspect.getinnerframes(error.__traceback__) if frame.filename in names]
-        if (error.__traceback__)
-        else []
-    )
-    return f":{lines[-1]}" if lines else ""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dirtune.frozen import Frozen
+from dirtune.part_errors import describe_value, make_part_error, name_part
 from dirtune.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -63,6 +64,29 @@ class Stratified(Frozen):
         # The rows of a bin are spread over the pass at equal distances, from a start of their own.
         positions = (in_bin + np.repeat(generator.random(len(counts)), counts)) / np.repeat(counts, counts)
         return by_bin[np.argsort(positions, kind="stable")]
+
+
+def draw_order(sampling: Sampling, bins: NDArray[np.int64], generator: np.random.Generator) -> Rows:
+    """Return the order of a sampling.
+
+    Raises:
+        InputError: the sampling of a plug-in raises, or returns no order of the rows.
+    """
+    with name_part("sampling", sampling.name, sampling):
+        order = sampling.make_order(bins, generator)
+    got = ""
+    if not isinstance(order, np.ndarray):
+        got = describe_value(order)
+    elif order.shape != bins.shape:
+        got = f"shape {order.shape}"
+    elif not np.issubdtype(order.dtype, np.integer):
+        got = str(order.dtype)
+    elif len(wrong := order[(order < 0) | (order >= len(bins))]):
+        got = f"row {wrong[0]}"
+    if got:
+        rule = "must return an order of as many rows as the training split has, whole numbers from 0"
+        raise make_part_error("sampling", sampling.name, sampling, rule, got)
+    return np.asarray(order, dtype=np.int64)
 
 
 SAMPLING = Registry("sampling", {"inverse": Inverse, "stratified": Stratified})

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.frozen import Frozen
+from dirtune.part_errors import describe_value, make_part_error, name_part
 from dirtune.registry import Registry
 
 # Of the official code: without it, a zero gradient would have no direction.
@@ -36,6 +37,29 @@ class Sharpness(Protocol):
     def compute_perturbations(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return what is added to each parameter; all have a gradient, which is that of the whole batch."""
         ...
+
+
+def perturb(sharpness: Sharpness, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Move parameters by the perturbations of their gradients, in place.
+
+    Raises:
+        InputError: the sharpness of a plug-in raises, or returns something else.
+    """
+    with name_part("sharpness", sharpness.name, sharpness):
+        steps = list(sharpness.compute_perturbations(parameters, gradients))
+    got = ""
+    if len(steps) != len(parameters):
+        got = f"{len(steps)} for {len(parameters)} parameters"
+    for parameter, step in zip(parameters, steps, strict=False):
+        if not isinstance(step, Tensor):
+            got = describe_value(step)
+        elif step.shape != parameter.shape:
+            got = f"a tensor of shape {tuple(step.shape)} for one of {tuple(parameter.shape)}"
+    if got:
+        rule = "must return a tensor of its shape for each parameter"
+        raise make_part_error("sharpness", sharpness.name, sharpness, rule, got)
+    for parameter, step in zip(parameters, steps, strict=True):
+        parameter.add_(step)
 
 
 class SAM(Frozen):

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
+from dirtune.part_errors import describe_value, make_part_error, name_part
 from dirtune.registry import Registry
 
 Array = NDArray[np.float64]
@@ -58,6 +59,39 @@ class Synthesis(Protocol):
             InputError: no label is rare.
         """
         ...
+
+
+def synthesize(synthesis: Synthesis, vectors: Array, labels: Array, generator: np.random.Generator) -> SyntheticRows:
+    """Return the rows of a synthesis; the arguments are those of `Synthesis.make_rows`.
+
+    Raises:
+        InputError: no label is rare, or the synthesis of a plug-in raises, or returns something else.
+    """
+    with name_part("synthesis", synthesis.name, synthesis):
+        made = synthesis.make_rows(vectors, labels, generator)
+    if not isinstance(made, SyntheticRows):
+        rule = "must return a dirtune.synthesis.SyntheticRows"
+        raise make_part_error("synthesis", synthesis.name, synthesis, rule, describe_value(made))
+    with name_part("synthesis", synthesis.name, synthesis):
+        kept, new = np.asarray(made.kept), [np.asarray(each, dtype=np.float64) for each in (made.vectors, made.labels)]
+    rule, got = "", ""
+    if kept.ndim != 1 or not np.issubdtype(kept.dtype, np.integer):
+        rule, got = (
+            "must keep rows of the training split, whole numbers from 0",
+            f"{kept.ndim} dimensions of {kept.dtype}",
+        )
+    elif len(wrong := kept[(kept < 0) | (kept >= len(labels))]):
+        rule, got = f"must keep rows of the training split, whole numbers from 0 to {len(labels) - 1}", str(wrong[0])
+    elif new[0].ndim != 2 or new[0].shape[1] != vectors.shape[1]:
+        rule, got = f"must return vectors of shape (new, {vectors.shape[1]})", f"shape {new[0].shape}"
+    elif new[1].shape != new[0].shape[:1]:
+        rule = "must return one label for each synthetic row"
+        got = f"{new[1].size} labels for {len(new[0])} rows"
+    elif far := [float(each[~np.isfinite(each)][0]) for each in new if not np.isfinite(each).all()]:
+        rule, got = "must return finite vectors and labels", f"{far[0]:g}"
+    if rule:
+        raise make_part_error("synthesis", synthesis.name, synthesis, rule, got)
+    return SyntheticRows(kept.astype(np.int64), *new)
 
 
 class SmoteR(Frozen):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
-from dirtune import plugins
+from dirtune import part_errors, plugins
 from dirtune.data.sources import LABEL, SPLIT, Source, open_source
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen, find_annotations, read
@@ -179,7 +179,8 @@ def _ingest(
     set_name = getattr(chosen, "name", name)
     before = _read_manifest_text(storage, set_name)
     try:
-        manifest = module.ingest(storage, raw, chosen)
+        with part_errors.name_part("pipeline", name, module):
+            manifest = module.ingest(storage, raw, chosen)
     except KeyboardInterrupt:
         unchanged = before == _read_manifest_text(storage, set_name)
         report(f"{set_name}: interrupted; {'nothing was changed' if unchanged else 'it is complete'}")
@@ -191,6 +192,9 @@ def _ingest(
             raise
         rule = f"no space left to write it ({os.strerror(number)}); nothing was changed"
         raise InputError(Fault(where=storage.path(set_name), rule=rule)) from None
+    if not isinstance(manifest, Manifest):
+        rule = "`ingest` must return the manifest of the data set, as dirtune.data.store.write_dataset does"
+        raise part_errors.make_part_error("pipeline", name, module, rule, part_errors.describe_value(manifest))
     unchanged = before is not None and before == _read_manifest_text(storage, manifest.name)
     rows = sum(info.rows for info in manifest.splits.values())
     outcome = "unchanged, already ingested from the same request" if unchanged else "ingested"

@@ -13,7 +13,7 @@ from dirtune.label_transform import transform_labels
 from dirtune.manifest import LabelTransform
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
-from dirtune.synthesis import Synthesis
+from dirtune.synthesis import Synthesis, synthesize
 
 
 def add_synthetic_rows(
@@ -37,7 +37,7 @@ def add_synthetic_rows(
     (inputs,) = train.read([torch.arange(len(train))])
     columns = {name: values.flatten(1).double().cpu().numpy() for name, values in inputs.items()}
     generator = np.random.default_rng(derive_seed(seed, "synthesis"))
-    made = synthesis.make_rows(np.concatenate([*columns.values()], axis=1), train.exact_labels, generator)
+    made = synthesize(synthesis, np.concatenate([*columns.values()], axis=1), train.exact_labels, generator)
     widths = np.cumsum([values.shape[1] for values in columns.values()])[:-1]
     vectors = dict(zip(columns, np.split(made.vectors, widths, axis=1), strict=True))
     kept = torch.from_numpy(made.kept)

@@ -7,6 +7,7 @@ grid. The correlations and r2, which compare a dimension with itself, are averag
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from dirtune.metrics.extra import EXTRA_METRICS
 from dirtune.metrics.formulas import METRICS, spearman
 from dirtune.metrics.sums import Array, sum_errors
+from dirtune.part_errors import describe_value, make_part_error, name_part
 
 SHOT_REGIONS = ("many", "medium", "few")
 REGIONS = ("all", *SHOT_REGIONS)
@@ -77,12 +79,22 @@ def compute_metrics(
     values = {}
     for name in names:
         if name in EXTRA_METRICS:
-            values[name] = float(EXTRA_METRICS[name](labels, predictions))
+            values[name] = _compute_extra_metric(name, labels, predictions)
             continue
         metric = METRICS[name]
         each = [metric(of_one) for of_one in sums] if metric else [spearman(*pair) for pair in pairs]
         values[name] = merge_dimensions(name, each)
     return values
+
+
+def _compute_extra_metric(name: str, labels: Array, predictions: Array) -> float:
+    metric = EXTRA_METRICS[name]
+    with name_part("metric", name, metric):
+        value = metric(labels, predictions)
+    # Texts are refused, which `float` would read; arrays and tensors without dimensions are numbers.
+    if not isinstance(value, Real) and getattr(value, "shape", None) != ():
+        raise make_part_error("metric", name, metric, "must return a number", describe_value(value))
+    return float(value)
 
 
 def merge_dimensions(name: str, values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirtune import manifest, randomness
+from dirtune import manifest, part_errors, randomness
 from dirtune.errors import Fault, InputError
 from dirtune.models import dense_regressor, fds, heads, regressor
 from dirtune.models.encoders.encoder import Encoder
@@ -103,7 +103,12 @@ def _build_encoder(
     encoder: Any = spec.encoder
     with _random_stream(seed, "encoder"):
         reads_words = getattr(encoder, "reads_vocabulary", False)
-        built: Encoder = encoder.build(inputs, vocabulary) if reads_words else encoder.build(inputs)
+        with part_errors.name_part("encoder", encoder.name, encoder):
+            built = encoder.build(inputs, vocabulary) if reads_words else encoder.build(inputs)
+    dim = getattr(built, "embedding_dim", None)
+    if not isinstance(built, Encoder) or not isinstance(dim, int) or dim < 1:
+        rule = "`build` must return a dirtune.models.encoders.encoder.Encoder with a whole number `embedding_dim` above zero"
+        raise part_errors.make_part_error("encoder", encoder.name, encoder, rule, part_errors.describe_value(built))
     if not isinstance(spec.pixel_units, regressor.PixelUnits):
         return built
     if getattr(encoder, "standardizes_pixels", False):

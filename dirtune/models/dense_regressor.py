@@ -37,7 +37,7 @@ class DenseRegressor(Regressor):
             mixture: None; per-pixel labels are not mixed.
         """
         assert mixture is None
-        embeddings = read = self.encoder(inputs)
+        embeddings = read = self.embed(inputs)
         if self.smoothing is not None and label_bins is not None:
             read = self.smoothing(embeddings, downsample_nearest(label_bins, embeddings))
             if self.smoothing.settings.smooths_terms:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dirtune import part_errors
 from dirtune.label_transform import compute_bin_edges, transform_labels
 from dirtune.manifest import LabelSpec, LabelTransform
 
@@ -155,6 +156,33 @@ class Head(nn.Module):
     def decode_deviation(self, raw: Float[Tensor, "rows outputs"]) -> Float[Tensor, " rows"] | None:
         """Return the standard deviation of each row's label, in the unit of the regression loss; None if there is none."""
         return None
+
+
+def build_head(loss: Any, read_dim: int, labels: HeadLabels) -> Head:
+    """Return the head of a loss with a method `build_head` (`dirtune.losses.RawLoss`).
+
+    Raises:
+        InputError: the loss of a plug-in raises, or builds something else, or a head that does not decode its outputs.
+    """
+    with part_errors.name_part("loss", loss.name, loss):
+        head = loss.build_head(read_dim, labels)
+    if not isinstance(head, Head):
+        rule = "`build_head` must return a dirtune.models.heads.Head"
+        raise part_errors.make_part_error("loss", loss.name, loss, rule, part_errors.describe_value(head))
+    # Two rows: a prediction of shape (1,) or () would be right for one.
+    with torch.no_grad(), part_errors.name_part("loss", loss.name, loss):
+        raw = head(torch.zeros(2, read_dim))
+        decoded: dict[str, Tensor | None] = {"prediction": head.decode(raw)}
+        if head.distribution is not None:
+            decoded["standard deviation"] = head.decode_deviation(raw)
+    for what, values in decoded.items():
+        if not isinstance(values, Tensor) or values.shape != (2,):
+            got = part_errors.describe_value(values)
+            if isinstance(values, Tensor):
+                got = f"a tensor of shape {tuple(values.shape)}"
+            rule = f"its head must decode one {what} per row, a tensor of shape (rows,)"
+            raise part_errors.make_part_error("loss", loss.name, loss, rule, f"{got} for 2 rows")
+    return head
 
 
 class TargetCopies(Head):

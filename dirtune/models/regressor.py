@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from dirtune import part_errors
 from dirtune.batch import Inputs, Mixture
 from dirtune.frozen import Added, Frozen
 from dirtune.losses.pairs import to_at_least_float32
@@ -172,16 +173,46 @@ class Regressor(nn.Module):
                 zero leaves its row unsmoothed.
             mixture: partners with whose embeddings those of the inputs are combined; None combines nothing.
         """
-        embeddings = self.encoder(inputs)
+        embeddings = self.embed(inputs)
         if mixture is not None:
             shares = mixture.shares[:, None].to(embeddings.dtype)
-            embeddings = shares * embeddings + (1 - shares) * self.encoder(mixture.partners)
+            embeddings = shares * embeddings + (1 - shares) * self.embed(mixture.partners)
         kind = embeddings.device.type
         # The rest is cheap, and bf16 has no numbers between 100 and 100.5. Embeddings of pixels are too large for it.
         if embeddings.ndim == 2 and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return self._predict(to_at_least_float32(embeddings), label_bins)
         return self._predict(embeddings, label_bins)
+
+    def embed(self, inputs: Inputs) -> Float[Tensor, "batch embedding_dim *space"]:
+        """Return the embeddings of a batch.
+
+        Raises:
+            InputError: the encoder of a plug-in raises, or returns something else.
+        """
+        # No part of a compiled or exported program: the encoder has been called before, or will be in the evaluation.
+        if torch.compiler.is_compiling():
+            compiled: Tensor = self.encoder(inputs)
+            return compiled
+        spec: Any = self.spec.encoder
+        with part_errors.name_part("encoder", spec.name, spec):
+            embeddings = self.encoder(inputs)
+        dim, rows, is_dense = self.encoder.embedding_dim, len(next(iter(inputs.values()))), self.encoder.is_dense
+        got = ""
+        if not isinstance(embeddings, Tensor):
+            got = part_errors.describe_value(embeddings)
+        elif embeddings.ndim != (4 if is_dense else 2) or embeddings.shape[1] != dim:
+            numbers = f" and {embeddings.shape[1]} numbers in a row" if embeddings.ndim > 1 else ""
+            got = f"{embeddings.ndim} dimension{'s' * (embeddings.ndim != 1)}{numbers}"
+        elif len(embeddings) != rows:
+            got = "another number of rows"
+        elif not embeddings.is_floating_point():
+            got = f"numbers of {embeddings.dtype}"
+        if got:
+            shape = f"(rows, {dim}{', height, width' if is_dense else ''})"
+            rule = f"must return embeddings of shape {shape}, as its embedding_dim says"
+            raise part_errors.make_part_error("encoder", spec.name, spec, rule, got)
+        return embeddings  # type: ignore[no-any-return]
 
     def _predict(self, embeddings: Tensor, label_bins: Int[Tensor, " batch"] | None) -> RegressorOutput:
         vectors = read = self._project(embeddings)

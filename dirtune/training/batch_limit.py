@@ -4,7 +4,6 @@ Rows are independent in evaluation mode, so that the results are the same. A tra
 pairs are part of the method.
 """
 
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,9 +11,7 @@ import torch
 
 from dirtune.batch import Inputs
 from dirtune.data.memory_budget import return_freed_memory
-
-NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
-"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
+from dirtune.errors import NO_MEMORY
 
 Result = TypeVar("Result")
 

@@ -87,7 +87,8 @@ class DenseLoss(TrainingLoss):
             seen = predictions[of_regression].flatten()
             # A mean over no labeled pixel would be NaN; this zero is connected to the graph.
             parts[REGRESSION] = (
-                self.get_part(REGRESSION)(
+                self.compute_part(
+                    REGRESSION,
                     seen[labeled] / self.label_scale,
                     labels[of_regression].flatten()[labeled] / self.label_scale,
                     weights[of_regression].flatten()[labeled],
@@ -106,7 +107,7 @@ class DenseLoss(TrainingLoss):
                 spec=self.spec,
                 samples=ranks.gather(batch.rows, batch.counts),
             )
-            parts |= {name: self.get_part(name)(inputs) for name in self.terms}
+            parts |= {name: self.compute_part(name, inputs) for name in self.terms}
         return self.sum_parts(parts)
 
 

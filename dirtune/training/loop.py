@@ -21,6 +21,7 @@ from dirtune.errors import NonFiniteLoss
 from dirtune.losses import EpochAware
 from dirtune.randomness import derive_seed
 from dirtune.recipe import Recipe
+from dirtune.sampling import draw_order
 from dirtune.training import (
     evaluation,
     gradient_shares,
@@ -126,9 +127,10 @@ def _begin_epoch(training: Training) -> None:
     for group in training.optimizer.param_groups:
         if group["scheduled"]:
             group["lr"] = training.stage.compute_learning_rate(epoch) * group.get("rate_factor", 1.0)
-    for part in training.loss.fitted.values():
+    for name, part in training.loss.fitted.items():
         if isinstance(part, EpochAware):
-            part.begin_epoch(training.epoch - training.stage.start, training.stage.recipe.epochs)
+            with training.loss.name_part(name):
+                part.begin_epoch(training.epoch - training.stage.start, training.stage.recipe.epochs)
     # Dropout draws from the global generator: seeded per epoch and rank, it needs no saved state.
     seed = derive_seed(training.config.seed, "dropout", epoch, training.ranks.rank)
     # `torch.manual_seed` would look for GPUs in every epoch, which takes as long as ten small steps
@@ -199,7 +201,7 @@ def _make_order(training: Training, part: passes.PassPart) -> Tensor:
         size = training.stage.recipe.micro_batch
         return split.make_order(seed, part.number, batch_size=size, world=training.ranks.world)
     generator = np.random.default_rng(derive_seed(seed, "sampling", part.number))
-    return torch.from_numpy(sampling.make_order(split.label_bins.cpu().numpy(), generator))
+    return torch.from_numpy(draw_order(sampling, split.label_bins.cpu().numpy(), generator))
 
 
 def _count_waiting(batches: Iterator[Batch], seconds: Seconds) -> Iterator[Batch]:
@@ -226,6 +228,7 @@ def _add_gradient(
             output = model(inputs, _make_smoothing_bins(training, batch), _make_mixture(batch, recipe))
         # Outside autocast: losses are sums over many pairs, too inexact in half precision.
         loss: Loss = training.loss(output, batch, training.ranks).scale(batch.share)
+        training.loss.check_gradient(loss)
         if shares is not None:
             shares.measure(loss, training.loss, training.scaler)
         training.scaler.scale(loss.total).backward()

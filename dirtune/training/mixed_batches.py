@@ -20,7 +20,7 @@ from torch import Tensor
 from dirtune.batch import Batch, Inputs
 from dirtune.data.cache import make_train_batches, slice_order
 from dirtune.label_transform import restore_labels, transform_labels
-from dirtune.mixing import Mixtures
+from dirtune.mixing import Mixtures, fit_mixing
 from dirtune.randomness import derive_seed
 from dirtune.reweighting.density import label_bins
 from dirtune.training.passes import PassPart
@@ -89,7 +89,7 @@ def _draw_mixtures(training: Training, order: Int[Tensor, " rows"], part: PassPa
     """Draw the mixtures of the part's steps; the rows of other steps are their own partners."""
     mixing, split = training.stage.config.mixing, training.data.splits["train"]
     assert mixing is not None
-    draw = mixing.fit(transform_labels(split.exact_labels, training.task.label_transform))
+    draw = fit_mixing(mixing, transform_labels(split.exact_labels, training.task.label_transform))
     rows = order.numpy()
     partners, shares = rows.copy(), np.ones(len(rows))
     for step in part.steps:

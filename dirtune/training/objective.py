@@ -6,6 +6,7 @@ equal on all ranks without a reduction.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dirtune import part_errors
 from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
@@ -21,6 +23,7 @@ from dirtune.models.regressor import RegressorOutput, normalize_rows
 from dirtune.training.distributed import Ranks
 
 REGRESSION = "regression"
+_SCALAR = "must return a scalar, a tensor of floating-point numbers without dimensions"
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,15 @@ class TrainingLoss(nn.Module):
         self.factors = {name: term.weight for name, term in self.terms.items()}
         self.factors[REGRESSION] = config.alpha
         labels_by_part = {REGRESSION: regression_labels or labels}
-        self.fitted = nn.ModuleDict(
-            {
-                name: module
-                for name, part in {REGRESSION: self.regression, **self.terms}.items()
-                if isinstance(part, Fittable) and (module := part.fit(labels_by_part.get(name, labels))) is not None
-            }
-        ).to(labels.labels.device)
+        parts: dict[str, Any] = {REGRESSION: self.regression, **self.terms}
+        fitted = {
+            name: self._fit(name, part, labels_by_part.get(name, labels))
+            for name, part in parts.items()
+            if isinstance(part, Fittable)
+        }
+        self.fitted = nn.ModuleDict({name: module for name, module in fitted.items() if module is not None}).to(
+            labels.labels.device
+        )
 
     def forward(self, output: RegressorOutput, batch: Batch, ranks: Ranks) -> Loss:
         """Return the loss of the global batch that this rank's `output` and `batch` are a part of.
@@ -151,7 +156,7 @@ class TrainingLoss(nn.Module):
             parts[REGRESSION] = self._compute_regression(gathered, batch)
         inputs = {kind: self._make_term_inputs(gathered, kind, batch) for kind in kinds}
         for name, term in self.terms.items():
-            parts[name] = self.get_part(name)(inputs[get_term_input(term)])
+            parts[name] = self.compute_part(name, inputs[get_term_input(term)])
         return self.sum_parts(parts)
 
     def _compute_regression(
@@ -163,15 +168,15 @@ class TrainingLoss(nn.Module):
         outputs = output["predictions"] / self.label_scale if raw is None else raw
         if self.first_view_is_apart:
             outputs = outputs[:1]
-        views, loss, options = len(outputs), self.get_part(REGRESSION), {}
+        views, options = len(outputs), {}
         if getattr(self.regression, "reads_bins", False):
             options["label_bins"] = _repeat_rows(batch.label_bins, views)
         rows = (_repeat_rows(batch.labels, views) / self.label_scale, _repeat_rows(batch.weights, views))
         if raw is None or isinstance(self.regression, RawLoss):
-            return loss(outputs.flatten(0, 1), *rows, **options)  # type: ignore[no-any-return]
+            return self.compute_part(REGRESSION, outputs.flatten(0, 1), *rows, **options)
         # Copies of the label (`model.target_copies`): each is a prediction of its own.
         copies = outputs.flatten(0, 1).unbind(dim=-1)
-        return torch.stack([loss(copy, *rows, **options) for copy in copies]).mean()
+        return torch.stack([self.compute_part(REGRESSION, copy, *rows, **options) for copy in copies]).mean()
 
     def sum_parts(self, parts: dict[str, Tensor]) -> Loss:
         """Return the loss with its total, the weighted sum of the parts."""
@@ -194,17 +199,68 @@ class TrainingLoss(nn.Module):
 
     def get_learned_values(self) -> dict[str, float]:
         """Return the values that fitted parts report of their state by a method `values`, as `<part>/<value>`."""
-        return {
-            f"{part}/{name}": value
-            for part, module in self.fitted.items()
-            for name, value in getattr(module, "values", dict)().items()
-        }
+        found: dict[str, float] = {}
+        for part, module in self.fitted.items():
+            with self.name_part(part):
+                values: dict[str, float] = getattr(module, "values", dict)()
+            found |= {f"{part}/{name}": value for name, value in values.items()}
+        return found
 
     def get_part(self, name: str) -> Any:
         """Return a part as a callable: its fitted module, or the configured loss or term itself."""
         if name in self.fitted:
             return self.fitted[name]
         return self.regression if name == REGRESSION else self.terms[name]
+
+    def name_part(self, name: str) -> AbstractContextManager[None]:
+        """Name a part in the errors that it raises."""
+        return part_errors.name_part(*self._identify(name))
+
+    def compute_part(self, name: str, *inputs: Any, **options: Any) -> Float[Tensor, ""]:
+        """Return the value of a part.
+
+        Raises:
+            InputError: the part of a plug-in raises, or returns no scalar.
+        """
+        with self.name_part(name):
+            value = self.get_part(name)(*inputs, **options)
+        if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
+            return value
+        got = part_errors.describe_value(value)
+        if isinstance(value, Tensor):
+            dims = f"{value.ndim} dimension{'s' * (value.ndim > 1)}"
+            got = f"a tensor of {dims if value.ndim else value.dtype}"
+        raise part_errors.make_part_error(*self._identify(name), _SCALAR, got)
+
+    def check_gradient(self, loss: Loss) -> None:
+        """Raise if no part of a loss has a gradient; one alone may have none, as a term of a batch without pairs.
+
+        Raises:
+            InputError: the total does not depend on what is trained.
+        """
+        if not loss.total.requires_grad:
+            first = next(iter(loss.parts))
+            rule = "must depend on what it is given, to have a gradient"
+            raise part_errors.make_part_error(*self._identify(first), rule, "a constant")
+
+    def _identify(self, name: str) -> tuple[str, str, Any]:
+        """Return the kind of a part, its name, and the configured loss or term."""
+        if name == REGRESSION:
+            return "loss", getattr(self.regression, "name", REGRESSION), self.regression
+        return "term", name, self.terms[name]
+
+    def _fit(self, name: str, part: Fittable, labels: TrainingLabels) -> nn.Module | None:
+        with self.name_part(name):
+            module = part.fit(labels)
+        if module is not None and not isinstance(module, nn.Module):
+            rule = "`fit` must return a torch module or None"
+            raise part_errors.make_part_error(*self._identify(name), rule, part_errors.describe_value(module))
+        is_trained = module is not None and any(each.requires_grad for each in module.parameters())
+        rate = getattr(module, "learning_rate", None)
+        if is_trained and not isinstance(rate, int | float):
+            rule = "a fitted module with parameters needs a number `learning_rate`"
+            raise part_errors.make_part_error(*self._identify(name), rule, part_errors.describe_value(rate))
+        return module
 
     def _make_term_inputs(
         self, output: Mapping[str, Float[Tensor, "views batch *rest"]], kind: str, batch: Batch

@@ -57,22 +57,23 @@ def end_epoch_of_parts(model: regressor.Regressor, loss: TrainingLoss, split: Sp
             continue
         kind = get_term_input(loss.terms.get(name))
 
-        def compute(rows: Rows, inputs: Inputs, part: EndsEpochs = part, kind: str = kind) -> Any:
+        def compute(rows: Rows, inputs: Inputs, name: str = name, part: EndsEpochs = part, kind: str = kind) -> Any:
             output = model(split.transform.apply_evaluation(inputs))
             vectors = output.representations if kind == "representation" else output.embeddings
             samples = rows.to(split.labels.device)
-            return part.compute_statistics(
-                EvaluatedRows(
-                    vectors=regressor.normalize_rows(vectors) if kind == "direction" else vectors,
-                    predictions=output.predictions,
-                    labels=split.labels[samples],
-                    label_bins=split.label_bins[samples],
-                    samples=samples,
-                )
+            evaluated = EvaluatedRows(
+                vectors=regressor.normalize_rows(vectors) if kind == "direction" else vectors,
+                predictions=output.predictions,
+                labels=split.labels[samples],
+                label_bins=split.label_bins[samples],
+                samples=samples,
             )
+            with loss.name_part(name):
+                return part.compute_statistics(evaluated)
 
-        empty = part.make_empty_statistics()
-        part.end_epoch(collect_statistics(model, split, ranks, compute, empty, batch_rows=task.statistics_rows))
+        with loss.name_part(name):
+            empty = part.make_empty_statistics()
+            part.end_epoch(collect_statistics(model, split, ranks, compute, empty, batch_rows=task.statistics_rows))
 
 
 def collect_statistics(

@@ -329,7 +329,7 @@ class SampleTask(Task):
         self, model: Regressor, split: Split, rows: Rows, inputs: Inputs
     ) -> tuple[Float[Tensor, "labels dim"], Int[Tensor, " labels"]]:
         """Return one embedding and one bin per sample."""
-        embeddings = model.encoder(split.transform.apply_evaluation(inputs))
+        embeddings = model.embed(split.transform.apply_evaluation(inputs))
         return embeddings, split.label_bins[rows.to(split.label_bins.device)]
 
     def evaluate(
@@ -361,7 +361,7 @@ def predicts_deviation(config: TrialConfig, manifest: Manifest) -> bool:
         return False
     labels = heads.HeadLabels.from_histogram(manifest.label, manifest.train_counts)
     with torch.random.fork_rng(devices=[]):
-        return config.loss.build_head(1, labels).distribution is not None
+        return heads.build_head(config.loss, 1, labels).distribution is not None
 
 
 def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int], heads.Head] | None:
@@ -378,7 +378,7 @@ def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int]
         offset=offset,
         transform=config.model.label_transform,
     )
-    return partial(config.loss.build_head, labels=labels)
+    return partial(heads.build_head, config.loss, labels=labels)
 
 
 class DenseTask(Task):
@@ -457,7 +457,7 @@ class DenseTask(Task):
         label = self.manifest.label
         assert label.dense is not None
         view = split.transform.apply_evaluation(inputs)
-        embeddings = model.encoder(view)
+        embeddings = model.embed(view)
         # Labels are read at the embeddings' size: upsampling 128 values per pixel would take four times the memory.
         bins = dense_loss.compute_dense_bins(
             dense_regressor.downsample_nearest(view[label.dense.column], embeddings), label

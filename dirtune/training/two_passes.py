@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from dirtune.batch import Batch
+from dirtune.sharpness import perturb
 from dirtune.training import numerics, state
 
 
@@ -36,8 +37,7 @@ def replace_gradient(
         return
     before = [each.detach().clone() for each in parameters]
     with torch.no_grad():
-        for parameter, step in zip(parameters, sharpness.compute_perturbations(parameters, gradients), strict=True):
-            parameter.add_(step)
+        perturb(sharpness, parameters, gradients)
     training.optimizer.zero_grad(set_to_none=True)
     is_unweighted = getattr(sharpness, "weights", "both") == "ascent"
     keeps_statistics = getattr(sharpness, "batch_norm", "both") == "first"

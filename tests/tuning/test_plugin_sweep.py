@@ -15,6 +15,7 @@ import pytest
 
 import dirtune
 from dirtune import plugins
+from dirtune.cli.display import format_summary
 from dirtune.errors import InputError
 from tests.plugin_sources import SPREAD, WORST, forgotten_plugins, write
 from tests.tuning.sweeps import ONE_WORKER, STUDY, open_folder, rows
@@ -69,6 +70,30 @@ def test_a_file_beside_a_study_reaches_the_workers(
     write(tmp_path, (SPREAD + WORST).replace("cosines * differ", "cosines.square() * differ"))
     plan = dirtune.plan(study, data=data_root, results=results)
     assert (plan.recorded_trials, plan.orphaned_trials) == (0, 2)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session", "forgotten_plugins")
+def test_a_part_that_returns_something_else_is_said_once(
+    study_file: Callable[..., str], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, SPREAD.replace("return (cosines * differ).sum()", "return (cosines * differ).sum(dim=1)"))
+    recipe = {**STUDY["base"]["recipe"], "epochs": 1}
+    arms = {
+        "vanilla": {},
+        **{f"spread_{size}": {"terms": {"spread": {}}, "recipe": {"batch_size": size}} for size in (32, 64)},
+    }
+    study = study_file(**CHANGES | {"claim": {}, "arms": arms, "base": {**STUDY["base"], "recipe": recipe}})
+    summary = dirtune.sweep(study, data=data_root, results=tmp_path / "results")
+    assert summary.run == {"complete": 1, "failed": 2}
+    sentence = (
+        "term 'spread' of my_terms.py: must return a scalar, a tensor of floating-point numbers without dimensions, "
+        "got a tensor of 1 dimension"
+    )
+    assert format_summary(summary).count(sentence) == 1
+    trials = rows("select distinct error, error_class from trials where status = 'failed'", tmp_path / "results")
+    assert trials.values.tolist() == [[sentence, "code"]]
 
 
 @pytest.mark.usefixtures("forgotten_plugins")

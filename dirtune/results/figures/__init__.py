@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dirtune import plugins
+from dirtune import part_errors, plugins
 from dirtune.io.files import make_parent
 from dirtune.registry import Registry
 from dirtune.results.figures._request import PlotRequest, TrackedRequest
@@ -171,10 +171,15 @@ def plot(
     )
     # A context, so that the settings of a caller's own figures stay as they are.
     with mpl.rc_context(STYLE):
-        data = FIGURES[kind].build(request)
+        with part_errors.name_part("figure", kind, FIGURES[kind]):
+            data = FIGURES[kind].build(request)
         if unused := request.list_unused():
             warnings.warn(f"the figure {kind} does not use {' and '.join(unused)}", stacklevel=2)
-        figure = FIGURES[kind].draw(data)
+        with part_errors.name_part("figure", kind, FIGURES[kind]):
+            figure = FIGURES[kind].draw(data)
+        if not isinstance(figure, Figure):
+            rule = "`draw` must return a matplotlib Figure"
+            raise part_errors.make_part_error("figure", kind, FIGURES[kind], rule, part_errors.describe_value(figure))
         show_names_literally(figure)
         # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
         make_parent(output)

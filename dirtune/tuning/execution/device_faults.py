@@ -16,18 +16,12 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dirtune.errors import TrialFailure
+from dirtune.errors import DEVICE_FAULT, TrialFailure
 from dirtune.training.batch_limit import is_out_of_memory
 
 FAULTS_TO_SET_ASIDE = 2
 """Faults of one GPU, without an epoch on it between them, after which it gets no more trials."""
 
-# torch has no types for most of these: errors of CUDA, its driver, cuDNN, cuBLAS and NCCL, and GPUs that cannot be seen.
-_FAULT = re.compile(
-    r"CUDA (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No CUDA GPUs|NVIDIA driver"
-    r"|Torch not compiled with CUDA|uncorrectable ECC|unhandled (cuda|system) error",
-    re.IGNORECASE,
-)
 _ASSERT = re.compile("device-side assert", re.IGNORECASE)
 
 
@@ -63,7 +57,7 @@ class DeviceFault(TrialFailure):
 def is_device_fault(error: BaseException) -> bool:
     """Return True if an error is one of the GPU or its driver, and not of a lack of memory."""
     kinds = (RuntimeError, AssertionError)
-    return isinstance(error, kinds) and _FAULT.search(str(error)) is not None and not is_out_of_memory(error)
+    return isinstance(error, kinds) and DEVICE_FAULT.search(str(error)) is not None and not is_out_of_memory(error)
 
 
 @contextmanager

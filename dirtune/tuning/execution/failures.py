@@ -11,7 +11,6 @@ Of an exception that has crossed processes remain its type, its text, and what R
 from types where there are any, and from the text where libraries raise a bare `RuntimeError`.
 """
 
-import re
 import traceback
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,15 +22,13 @@ from ray.train import ControllerError, WorkerGroupError
 # No public names exist for Ray Train's error about an unreachable rank, and for the base class of its own errors.
 from ray.train.v2._internal.exceptions import RayTrainError, WorkerHealthCheckFailedError
 
-from dirtune.errors import NonFiniteLoss, OutOfMemory
+from dirtune.errors import LOST_PEER, NO_MEMORY, InputError, NonFiniteLoss, OutOfMemory
 from dirtune.results.records.schema import ErrorClass, TrialRecord
 from dirtune.training import stages
-from dirtune.training.batch_limit import NO_MEMORY, is_out_of_memory
+from dirtune.training.batch_limit import is_out_of_memory
 from dirtune.training.memory import format_batch, suggest_accumulation
 from dirtune.training.trial import Progress, TrialJob
 from dirtune.tuning.execution import device_faults
-
-_LOST_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 
 
 class CodeError(Exception):
@@ -45,7 +42,10 @@ class CodeError(Exception):
     def from_exception(cls, error: BaseException) -> "CodeError":
         """Return the error with its traceback; for a group with the errors of its ranks, which Ray's own text truncates."""
         causes = [cause for cause in _iter_causes(error) if _classify_cause(cause) == "code"]
-        lines = dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)
+        # The sentence of an invalid input or a failing part needs no type before it.
+        lines = dict.fromkeys(
+            str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}" for cause in causes
+        )
         frames = "".join(traceback.format_exception(error))
         reason = next(iter(lines)).splitlines()[0]
         return cls(reason, frames if causes == [error] else "\n".join([frames, *lines]))
@@ -171,4 +171,4 @@ def _classify_cause(error: BaseException) -> ErrorClass:
     if isinstance(error, RayError | RayTrainError | OSError | dist.DistError):
         return "infrastructure"
     # torch raises a bare RuntimeError for a lost peer.
-    return "infrastructure" if type(error) is RuntimeError and _LOST_PEER.search(str(error)) else "code"
+    return "infrastructure" if type(error) is RuntimeError and LOST_PEER.search(str(error)) else "code"
