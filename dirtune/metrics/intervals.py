@@ -44,9 +44,10 @@ def compute_deviation_metrics(
     for region in REGIONS:
         chosen = np.full(regions.shape, True) if region == "all" else regions == region
         n = int(np.count_nonzero(chosen))
-        errors, spread = np.abs(labels - predictions)[chosen], deviations[chosen]
+        errors = np.abs(labels - predictions)[chosen]
+        # A deviation that has underflowed to zero has its limits: an infinite likelihood, and the absolute error as its score.
+        spread = np.maximum(deviations[chosen], np.finfo(np.float64).tiny)
         for name, metric in DEVIATION_METRICS.items():
-            # A deviation that underflows to zero gives an infinite likelihood, without a warning.
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 value = float(metric(errors, spread, distribution)) if n else math.nan
             rows.append(RegionMetric(region=region, metric=name, value=value, n=n))
@@ -58,7 +59,7 @@ def nll(errors: Array, deviations: Array, distribution: str) -> float:
     if distribution == "laplace":
         scales = deviations / math.sqrt(2)
         return float(np.mean(errors / scales + np.log(2 * scales)))
-    return float(np.mean(0.5 * np.log(2 * math.pi * deviations**2) + 0.5 * (errors / deviations) ** 2))
+    return float(np.mean(np.log(deviations) + 0.5 * math.log(2 * math.pi) + 0.5 * (errors / deviations) ** 2))
 
 
 def crps(errors: Array, deviations: Array, distribution: str) -> float:
@@ -70,7 +71,7 @@ def crps(errors: Array, deviations: Array, distribution: str) -> float:
     density = np.exp(-0.5 * scores**2) / math.sqrt(2 * math.pi)
     # 2 Phi(z) - 1
     central = np.array([math.erf(score / math.sqrt(2)) for score in scores])
-    return float(np.mean(deviations * (scores * central + 2 * density - 1 / math.sqrt(math.pi))))
+    return float(np.mean(errors * central + deviations * (2 * density - 1 / math.sqrt(math.pi))))
 
 
 def coverage_90(errors: Array, deviations: Array, distribution: str) -> float:

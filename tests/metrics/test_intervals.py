@@ -43,6 +43,17 @@ def test_metrics_are_those_of_the_distribution(name):
     assert found["medium", "nll"][1] == 0
 
 
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_predictions_without_spread_are_scored_by_their_absolute_error(name):
+    # One of them is exact.
+    rows = intervals.compute_deviation_metrics(LABELS, PREDICTIONS, np.zeros(4), REGIONS, distribution=name)
+    found = {row["metric"]: row["value"] for row in rows if row["region"] == "all"}
+    assert found["crps"] == found["uce"] == pytest.approx(np.abs(LABELS - PREDICTIONS).mean())
+    assert found["nll"] > 1e300
+    assert found["coverage_90"] == 0.25
+    assert found["width_90"] == pytest.approx(0.0, abs=1e-300)
+
+
 @pytest.mark.parametrize("name", list_newest("uvote_vote"))
 def test_the_calibration_error_equals_the_official_code(name):
     vector = read_newest(name)
