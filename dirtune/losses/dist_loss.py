@@ -189,8 +189,14 @@ def estimate_density(
         return values, np.ones(1)
     mean = np.average(values, weights=counts)
     deviation = np.sqrt((counts * (values - mean) ** 2).sum() / (counts.sum() - 1))
+
+    def square_distances(x: float) -> np.typing.NDArray[np.float64]:
+        return np.square((x - values) / (bandwidth * deviation))
+
     # One grid point at a time: labels may be as many as rows.
-    density = np.array([(counts * np.exp(-0.5 * ((x - values) / (bandwidth * deviation)) ** 2)).sum() for x in grid])
+    nearest = min(square_distances(x).min() for x in grid)
+    # Without the common factor of the nearest pair, all exponentials underflow where the grid is far coarser than the kernel.
+    density = np.array([(counts * np.exp(-0.5 * (square_distances(x) - nearest))).sum() for x in grid])
     return grid, density / density.sum()
 
 

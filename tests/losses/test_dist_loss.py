@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dirtune.batch import TrainingLabels
-from dirtune.losses.dist_loss import DistLoss, select_pseudo_labels, soft_sort
+from dirtune.losses.dist_loss import DistLoss, estimate_density, select_pseudo_labels, soft_sort
 from dirtune.manifest import LabelSpec
 
 AGE = LabelSpec(name="age", unit="years", low=0.0, high=99.0, bin_width=1.0, num_bins=100)
@@ -77,6 +77,17 @@ def test_the_weight_of_a_rank_is_that_of_its_pseudo_label_and_not_of_its_row():
     torch.testing.assert_close(fitted(predictions, labels, own), by_hand)
     position = _fit(DistLoss(weights="position"), ages, weights, label_scale=10.0)
     assert not torch.isclose(position(predictions, labels, own), by_hand)
+
+
+def test_labels_within_one_grid_step_are_at_the_nearest_grid_point():
+    # The nearest grid point is 32 deviations of the kernel away, the next one 34: exp(-512) and exp(-578), in proportion.
+    labels = 30.0 + np.array([-1.0, 1.0]) * 0.125 / np.sqrt(2)
+    grid, density = estimate_density(labels, np.array([26.0, 34.25]), bandwidth=1.0)
+    assert grid.tolist() == [26.0, 34.25]
+    assert density[0] == pytest.approx(1.0)
+    # A hundred times as far, both exponentials are zero.
+    _, density = estimate_density(labels, np.array([26.0, 34.25]), bandwidth=0.01)
+    assert density.tolist() == [1.0, 0.0]
 
 
 def test_one_label_is_every_pseudo_label():
