@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from dirtune.io.storage import Storage
 from dirtune.metrics import HIGHER_IS_BETTER, REGIONS
+from dirtune.recipe import EarlyStopping
 from dirtune.results.analysis import arms, claims, floors
 from dirtune.results.analysis.selection import get_selection, to_loss
 from dirtune.results.analysis.sequential import plan_due_seeds
@@ -61,7 +62,15 @@ GRADIENT = "gradient/"
 """Of the names in the table `epochs`."""
 REGRESSION = "regression"
 """The part of the loss that is no term."""
-TRIAL_COLUMNS = ("epochs_run", "best_epoch", "config.scheme.epochs")
+_STAGE_COLUMNS = (
+    "config.scheme.name",
+    "config.scheme.epochs",
+    "config.scheme.first_objective.metric",
+    "config.scheme.first_objective.region",
+    "config.recipe.epochs",
+    "config.recipe.early_stopping.patience",
+    "config.recipe.early_stopping.rule",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,28 +180,52 @@ def read_curves(storage: Storage, trial_ids: Collection[str], info: studies.Stud
     Raises:
         InputError: a file is damaged.
     """
-    stages = {row["trial_id"]: row for row in store.read_table(storage, "trials", columns=TRIAL_COLUMNS).to_pylist()}
+    stages = {row["trial_id"]: row for row in store.read_table(storage, "trials", columns=_STAGE_COLUMNS).to_pylist()}
     files = [f"results/epochs/{trial}.parquet" for trial in dict.fromkeys(trial_ids)]
-    name = f"val/{info.region}/{info.metric}"
     found = {}
     for table in parquetfile.read_files(storage, files, ["trial_id", "epoch", "name", "value"]):
-        objectives: dict[int, float] = {}
+        objectives: dict[str, dict[int, float]] = {}
         shares: dict[str, dict[int, float]] = {}
         for row in table.to_pylist():
             value = math.nan if row["value"] is None else row["value"]
-            if row["name"] == name:
-                objectives[row["epoch"]] = value
+            if row["name"].startswith("val/"):
+                objectives.setdefault(row["name"], {})[row["epoch"]] = value
             elif row["name"].startswith(GRADIENT):
                 shares.setdefault(row["name"].removeprefix(GRADIENT), {})[row["epoch"]] = value
         trial_id = table["trial_id"][0].as_py()
-        in_order = [objectives[epoch] for epoch in sorted(objectives)]
+        curves = {name: [each[epoch] for epoch in sorted(each)] for name, each in objectives.items()}
+        in_order = curves.get(f"val/{info.region}/{info.metric}", [])
         # A second stage starts with a new predictor: the objectives before it are of another one.
-        last_stage = stages.get(trial_id, {}).get("config.scheme.epochs") or 0
+        last_stage = _count_last_stage(stages.get(trial_id, {}), curves, info)
         found[trial_id] = TrialCurve(
             is_converged=judge_convergence(in_order[-last_stage:], maximize=info.metric in HIGHER_IS_BETTER),
             shares={part: tuple(each[epoch] for epoch in sorted(each)) for part, each in shares.items()},
         )
     return found
+
+
+def _count_last_stage(
+    settings: Mapping[str, Any], curves: Mapping[str, Sequence[float]], info: studies.StudyInfo
+) -> int:
+    """Return the number of epochs of a trial's last stage; 0 means that there is one stage.
+
+    Args:
+        settings: `_STAGE_COLUMNS` of the trial.
+        curves: its validation metrics by name, in the order of the epochs.
+        info: the study.
+    """
+    epochs: int = settings.get("config.scheme.epochs") or 0
+    patience = settings.get("config.recipe.early_stopping.patience")
+    # The first stage of `two_stage` has no objective, by which it could end early, and none that is recorded.
+    if not patience or settings.get("config.scheme.name") != "rrt":
+        return epochs
+    # Both stages may have ended early: the first one where the rule says so of its own objective.
+    metric = settings.get("config.scheme.first_objective.metric") or info.metric
+    region = settings.get("config.scheme.first_objective.region") or info.region
+    rule = EarlyStopping(patience=patience, rule=settings.get("config.recipe.early_stopping.rule") or "plateau")
+    values, most = curves.get(f"val/{region}/{metric}", []), settings["config.recipe.epochs"]
+    first = (n for n in range(1, most) if rule.is_over(values[:n], maximize=metric in HIGHER_IS_BETTER))
+    return len(values) - next(first, most)
 
 
 def find_unbeaten(

@@ -167,6 +167,17 @@ def test_the_objective_of_an_earlier_stage_is_left_out(tmp_path: Path) -> None:
     assert len(found(tmp_path / "two", [made])) == 1
 
 
+def test_a_second_stage_is_found_where_early_stopping_ended_the_first(tmp_path: Path) -> None:
+    # Both stages are best in their third epoch: the first one ends after forty more, the second one after ten of at most 97.
+    flat = [2.0 + 0.001 * (at % 3) for at in range(10)]
+    made = sound("a", 0, curve=[9.0, 5.0, 4.0] + [4.0 + each / 100 for each in flat] * 4 + [2.5, 2.2, 2.0, *flat])
+    recipe = {"epochs": 60, "early_stopping": {"patience": 40, "rule": "plateau"}}
+    again = replace(made, config={**made.config, "scheme": {"name": "rrt", "epochs": 100}, "recipe": recipe})
+    assert found(tmp_path / "one", [again]) == []
+    # Taken for one stage, the step between them looks like progress at the end.
+    assert len(found(tmp_path / "two", [made])) == 1
+
+
 # --- Floors
 
 
