@@ -191,7 +191,7 @@ def estimate_density(
     deviation = np.sqrt((counts * (values - mean) ** 2).sum() / (counts.sum() - 1))
 
     def square_distances(x: float) -> np.typing.NDArray[np.float64]:
-        return np.square((x - values) / (bandwidth * deviation))
+        return np.asarray(np.square((x - values) / (bandwidth * deviation)), dtype=np.float64)
 
     # One grid point at a time: labels may be as many as rows.
     nearest = min(square_distances(x).min() for x in grid)
