@@ -113,7 +113,7 @@ def compare_proxies(
     """
     directions = nn.functional.normalize(proxies, dim=1)
     others = ~torch.eye(len(proxies), dtype=torch.bool, device=proxies.device)
-    distances = (1 - directions @ directions.T)[others]
+    distances = (1 - pairs.cosine_matrix(directions))[others]
     gaps = (proxy_labels[:, None] - proxy_labels).abs()[others]
     log_p, log_q = torch.log_softmax(-tau_labels * gaps, dim=0), torch.log_softmax(-tau_features * distances, dim=0)
     return (log_p.exp() * (log_p - log_q)).sum(), (gaps * distances.square()).sum()
@@ -139,6 +139,6 @@ def align(
         # At a cold temperature, a proxy may be so far from all labels of the batch that its mass underflows to zero.
         masses = targets.sum(dim=0).clamp(min=torch.finfo(targets.dtype).tiny)
         targets = targets * (masses.mean() / masses)
-    cosines = nn.functional.normalize(vectors, dim=1) @ nn.functional.normalize(proxies, dim=1).T
+    cosines = pairs.cosine_matrix(nn.functional.normalize(vectors, dim=1), nn.functional.normalize(proxies, dim=1))
     log_shares = torch.log_softmax(-tau_features * (1 - cosines), dim=1)
     return -(targets * log_shares).sum(dim=1).mean()

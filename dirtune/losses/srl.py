@@ -207,7 +207,7 @@ def srl(
         places = kept.long().cumsum(0) - 1
         centers, bin_values, bins, label_bins = centers[kept], bin_values[kept], bins[kept], places[label_bins]
 
-    logits = directions @ centers.detach().T / tau
+    logits = pairs.cosine_matrix(directions, centers.detach()) / tau
     weighted = logits
     if label_factor:
         factors = ((bins[label_bins][:, None] - bins).abs() + 1).to(logits.dtype)
@@ -215,7 +215,7 @@ def srl(
     own = logits.gather(1, label_bins[:, None]).squeeze(1)
     contrast = (torch.logsumexp(weighted, dim=1) - own).mean()
 
-    envelope = 1 - (points @ centers.T).max(dim=1).values.mean()
+    envelope = 1 - pairs.cosine_matrix(points, centers).max(dim=1).values.mean()
     return contrast, envelope, _compute_homogeneity(centers, bin_values, form)
 
 

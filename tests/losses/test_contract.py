@@ -116,6 +116,22 @@ def test_autocast_changes_nothing(term, dtype):
 
 
 @every_term
+def test_inexact_products_of_the_process_change_nothing(term):
+    inputs = make_inputs_for(term, samples=128, dtype=torch.float32)
+    loss, gradient = compute_gradient(term, inputs)
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        inexact_loss, inexact_gradient = compute_gradient(term, inputs)
+    finally:
+        matmul.fp32_precision = before
+    torch.testing.assert_close(inexact_loss, loss, rtol=1e-5, atol=1e-7)
+    # Products in bfloat16 would be off by a thousandth.
+    torch.testing.assert_close(inexact_gradient, gradient, rtol=0, atol=1e-4 * float(gradient.abs().max()))
+
+
+@every_term
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("entries", [1, 60])
 def test_blocks_of_anchors_equal_one_block(term, views, entries, monkeypatch):
