@@ -6,9 +6,12 @@ faults and duplicates are known only after all images have been read.
 
 import hashlib
 import math
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
+from dirtune.data.file_kinds import describe_kind
 from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
@@ -152,7 +156,8 @@ def _read_file(
         return b"", "no such image", [], []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return b"", f"the image cannot be read ({error})", [], []
+        kind = describe_kind(path)
+        return b"", f"the image cannot be read ({f'it is {kind}' if kind else error})", [], []
 
 
 def _compute_moments(image: Image.Image) -> list[float]:
@@ -169,6 +174,40 @@ def describe_traits(traits: Counter[str]) -> list[str]:
     notes = [f"image modes: {', '.join(f'{number:,} {mode}' for mode, number in sorted(modes.items()))}"]
     changed = {name: number for name, number in sorted(traits.items()) if not name.startswith("mode ")}
     return notes + [f"{name}: {number:,} images" for name, number in changed.items()]
+
+
+def find_equal_path(folder: Path, path: str) -> str | None:
+    """Return the path of a file that differs from the given one in outer blanks or in the form of composed letters alone."""
+    forms = (unicodedata.normalize(form, path.strip()) for form in ("NFC", "NFD"))
+    return next((each for each in (path.strip(), *forms) if (folder / each).is_file()), None)
+
+
+def describe_missing(folder: Path, path: str) -> str:
+    """Return the rule for a path without an image, with the file that is probably meant."""
+    target = folder / path
+    if "://" in path:
+        return "no such image: it is a URL, whose file must be downloaded first"
+    if target.is_dir():
+        return "no such image: it is a folder"
+    if target.is_symlink():
+        return "no such image: it is a link to a file that does not exist"
+    # Of Windows, and of other folders
+    forms = (path.replace("\\", "/"), path.lstrip("/\\"), os.path.join("..", path))
+    others = [each for each in (*forms, os.path.expanduser(path)) if (folder / each).is_file()]
+    if not others and target.parent.is_dir():
+        # Another case or suffix, or none
+        wanted = target.stem.casefold()
+        others = [
+            str(Path(path).parent / each)
+            for each in _list_files(target.parent.resolve())
+            if Path(each).stem.casefold() == wanted
+        ]
+    return f"no such image (there is {others[0]!r})" if others else "no such image"
+
+
+@lru_cache(maxsize=16)
+def _list_files(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.is_file())
 
 
 def get_file_size(path: Path) -> int:

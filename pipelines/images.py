@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from dirtune.data import columns, session, store
 from dirtune.data.images import decode_images
 from dirtune.data.sources import Source
+from dirtune.data.verify import SHOWN_FAULTS
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
 from dirtune.pipelines import image_files, own
@@ -88,14 +89,21 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
     sizes = [image_files.get_file_size(source.folder / path) for path in paths]
+    for row, path in enumerate(paths):
+        # Differences that nobody sees, unless the name of a file has them
+        if sizes[row] < 0 and (other := image_files.find_equal_path(source.folder, path)) is not None:
+            paths[row], sizes[row] = other, image_files.get_file_size(source.folder / other)
     request = own.make_request(NAME, RECIPE, source, options, sizes)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
     entries = own.read_entries(sheet, options, ids=paths)
-    for row in np.flatnonzero(np.array(sizes) < 0).tolist():
+    for number, row in enumerate(np.flatnonzero(np.array(sizes) < 0).tolist()):
         # An empty cell is a fault already.
         if paths[row].strip():
-            sheet.add_fault(row, column, "no such image", paths[row])
+            # Of those that are shown
+            is_shown = number < SHOWN_FAULTS
+            rule = image_files.describe_missing(sheet.folder, paths[row]) if is_shown else "no such image"
+            sheet.add_fault(row, column, rule, paths[row])
     # Before Ray starts, so that missing files are reported at once
     readable = sheet.select_usable(options.skip_bad)
     with session.ray_session():

@@ -17,7 +17,7 @@ from dirtune.data.columns import Columns
 from dirtune.data.contract import InputContract
 from dirtune.data.images import decode_images
 from dirtune.data.new_samples import NewSamples, UnknownCategories
-from dirtune.data.sources import IMAGES, SUFFIXES, Source, open_source
+from dirtune.data.sources import SUFFIXES, Source, iter_images, open_source
 from dirtune.data.verify import raise_faults
 from dirtune.errors import Fault, InputError
 from dirtune.pipelines import sheets
@@ -159,13 +159,13 @@ def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) 
 
 def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any]) -> NewSamples:
     """Return images, opened, resized and encoded as at the ingest when they are needed."""
-    from dirtune.pipelines.image_files import encode_file
+    from dirtune.pipelines.image_files import describe_missing, encode_file
 
     (name,) = contract.manifest.features
     spec = contract.manifest.inputs[name]
     folder, paths = _list_images(data, contract, options)
     faults = [
-        Fault(where=str(folder / path), rule="no such image")
+        Fault(where=str(folder / path), rule=describe_missing(folder, path))
         for path in dict.fromkeys(paths)
         if not (folder / path).is_file()
     ]
@@ -190,7 +190,7 @@ def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any])
 def _list_images(data: Any, contract: InputContract, options: Mapping[str, Any]) -> tuple[Path, list[str]]:
     """Return the folder and the relative paths of images: one file, all of a folder, those of a list, or of a column."""
     if isinstance(data, Path) and data.is_dir():
-        files = sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.suffix.lower() in IMAGES)
+        files = sorted(map(str, iter_images(data)))
         if not files:
             raise InputError(Fault(where=str(data), rule="the folder has no images"))
         return data, files

@@ -8,6 +8,7 @@ benchmarks.
 import math
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,6 +54,9 @@ _ANGLE_NAME = re.compile(
 )
 # Columns of one role that a note names
 _SHOWN_COLUMNS, _SHOWN_CHARACTERS = 20, 80
+# Names with several spellings that a note shows, and names that stand for missing ones
+_SHOWN_SPELLINGS = 3
+_MISSING_NAMES = {"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "missing", "?", "-", "."}
 # Labels at each end that a note names
 _OUTERMOST = 3
 # Share of the rows beyond which one bin is probably the work of a wrong label
@@ -500,7 +504,7 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
         log1p_hint = "; they span orders of magnitude, for which there is label_transform=log1p" if is_wide else ""
         if share > _MANY * len(labels):
             notes.append(
-                f"{share:,} of {len(labels):,} labels are {spike:g}: errors on the others are in the rarer regions"
+                f"{share:,} of {len(labels):,} labels are {spike + 0.0:g}: errors on the others are in the rarer regions"
                 + log1p_hint
             )
         elif choose_label_transform(labels) == "log" and label.transform == "none":
@@ -524,6 +528,36 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
             f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"
         )
     return notes
+
+
+def describe_similar_names(column: str, names: NDArray[Any]) -> list[str]:
+    """Return notes on names that are different but mean one thing, and on those that stand for missing ones.
+
+    Args:
+        column: for the note.
+        names: of all rows, such as groups or categories.
+    """
+    counts = Counter(names.tolist())
+    spellings: dict[str, list[str]] = {}
+    for name in counts:
+        spellings.setdefault(_simplify_name(name), []).append(name)
+    notes = []
+    if alike := [sorted(each) for each in spellings.values() if len(each) > 1]:
+        shown = "; ".join(" and ".join(map(repr, each)) for each in alike[:_SHOWN_SPELLINGS])
+        more = f" and {len(alike) - _SHOWN_SPELLINGS:,} more" if len(alike) > _SHOWN_SPELLINGS else ""
+        notes.append(f"{column}: spellings that are taken as different names: {shown}{more}")
+    if missing := sorted(name for name in counts if name.lower() in _MISSING_NAMES):
+        shown = ", ".join(f"{name!r} in {counts[name]:,} rows" for name in missing)
+        notes.append(f"{column}: {shown} is taken as a name; if it stands for a missing one, remove it")
+    return notes
+
+
+def _simplify_name(name: str) -> str:
+    """Return a name without what its spellings differ in: case, separators, and the form of a number."""
+    try:
+        return repr(float(name))
+    except ValueError:
+        return re.sub(r"[\s_.-]+", "", name.casefold()) or name
 
 
 def find_distant(numbers: NDArray[np.float64]) -> list[float]:
@@ -588,6 +622,8 @@ def write_own(
     """Write the data set, with a side file on its raw file; see `write_dataset`."""
     options, label, held = division.options, division.rows.label, division.assignment.held_out
     rules, notes = {"counts": options.make_count_rule()}, [*notes]
+    if options.group is not None and division.rows.groups is not None:
+        notes += describe_similar_names(options.group, division.rows.groups)
     if options.many_above is None and options.few_below is None:
         counts = {
             split: np.bincount(division.rows.bins[division.assignment.find_rows(split)], minlength=label.num_bins)

@@ -27,6 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
+from dirtune.data.file_kinds import describe_kind
 from dirtune.data.sources import SUFFIXES, Source, find_source, read_arrays, read_json_lines
 from dirtune.data.verify import SHOWN_FAULTS, raise_faults
 from dirtune.errors import Fault, InputError
@@ -35,14 +36,20 @@ from dirtune.io.parquet_safety import check_columns
 
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number that a model, which computes with 32 bits, can represent."""
+# Beyond it, floats of 64 bits have gaps.
+_LARGEST_INTEGER = 2**53
 _PART_BYTES = 4 * 2**20
 _EMPTY = "the cell is empty"
+# Rows that are searched for the header
+_TITLE_ROWS = 20
 _COMMENTS = ("#", "//", "%")
 _SKIP_COMMENT = " (the first line looks like a comment; `--option skip_lines=1` skips it)"
 # Cells that are looked at for a form of numbers before all of a column are
 _SAMPLE_ROWS = 1000
 # pandas gives the first kind to columns without a name in a text file, and writes the second for an index without one.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+# Minus signs of typesetting, and the dashes that text processors write for them
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"
 _INDEX_NAME = re.compile(r"^(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?$")
 
 
@@ -86,7 +93,7 @@ class TextFormat(Frozen):
             raise ValueError("delimiter must be one character, other than a quote or a line break, or `tab`")
         if self.decimal == self.thousands:
             raise ValueError("decimal and thousands must differ")
-        if re.search(r"[\d\s.,+-]", self.symbols):
+        if re.search(rf"[\d\s.,+{_DASHES}-]", self.symbols):
             raise ValueError("symbols must not have digits, signs, decimal marks or blanks")
         if re.search(r"[()]", self.symbols):
             raise ValueError("symbols must not have parentheses, which mean negative numbers: write a minus")
@@ -104,12 +111,15 @@ class TextFormat(Frozen):
         """Regular expression of a whole cell with a number."""
         mark, point = re.escape(self.thousands or ""), re.escape(self.decimal)
         whole = rf"\d{{1,3}}({mark}\d{{3}})+|\d+" if self.thousands else r"\d+"
+        if self.thousands == ",":
+            # As in India: 12,34,567
+            whole += r"|\d{1,2}(,\d{2})+,\d{3}"
         return rf"^[-+]?(({whole})({point}\d*)?|{point}\d+)([eE][-+]?\d+)?$"
 
     def normalize(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the cells with numbers as Python writes them, and null for all others."""
-        # The minus of typesetting, and blanks that do not break a line
-        cells = pc.utf8_trim_whitespace(pc.replace_substring(cells, "\u2212", "-"))
+        # Blanks that do not break a line, too
+        cells = pc.utf8_trim_whitespace(pc.replace_substring_regex(cells, f"[{_DASHES}]", "-"))
         if self.symbols:
             around = f"[{re.escape(self.symbols)}\\s]*"
             cells = pc.replace_substring_regex(cells, f"^{around}([-+]?){around}(.*?){around}$", r"\1\2")
@@ -164,7 +174,7 @@ class Sheet:
         known, roles, faults = self.table.column_names, dict[str, str](), list[Fault]()
         for option, column in columns.items():
             if column is not None and column not in known:
-                rule = "no such column" + self._suggest_header()
+                rule = "no such column" + self._suggest_header(column)
                 # As in `ignore=a, b`
                 if "," in column and all(normalize_name(part) in known for part in column.split(",")):
                     rule += f" (several names are in brackets: {option.partition('.')[0]}=[{column}])"
@@ -205,12 +215,16 @@ class Sheet:
         texts = [(row, cells[row].as_py()) for row in bad.tolist()]
         written = [text for _, text in texts if not _is_blank(text)]
         if len(bad) == len(numbers) and not written:
-            return self._add_column_fault(column, "all cells are empty")
+            return self._add_column_fault(column, f"all cells are empty{'' if len(numbers) else ': there are no rows'}")
         suggestion = suggest_format([text.strip() for text in written if isinstance(text, str)])
+        if rule := _describe_lost_digits(cells, numbers):
+            return self._add_column_fault(column, rule)
         # One fault of the column instead of thousands of its cells
         if len(written) > len(numbers) // 2:
             if np.isnan(numbers[bad]).any():
-                rule = f"most cells are not numbers{suggestion or hint}"
+                # Dates, ranges and numbers of other forms, which are no categories
+                like = sum(str(text).lstrip()[:1].isdigit() for text in written) * 2 > len(written)
+                rule = f"most cells are not numbers{suggestion or (' such as 1234.5' if like else '') + hint}"
             else:
                 rule = f"most numbers are infinite or beyond {LARGEST:.2g}, the largest number of 32 bits; write them in a larger unit"
             return self._add_column_fault(column, rule, written[0])
@@ -286,11 +300,18 @@ class Sheet:
         """Return True if the cells of a column are lists."""
         return _is_list(self.table.column(column).type)
 
-    def _suggest_header(self) -> str:
+    def _suggest_header(self, column: str) -> str:
         """Return the reason why a text file has not the expected column, and its remedy."""
         names = self.written_names
         if self.path.suffix.lower() not in (".csv", ".tsv"):
             return ""
+        first = self.table.slice(0, _TITLE_ROWS).to_pydict().values()
+        for row, cells in enumerate(zip(*first, strict=True)):
+            if column in [normalize_name(cell or "") for cell in cells]:
+                line = self.row_numbers[row]
+                return f" (line {line} has it: `--option skip_lines={line - 1}` skips those before it)"
+        if any(re.fullmatch(r"(['\"]).+\1", name.strip()) for name in names):
+            return " (names are in quotes that belong to them: single ones, or double ones behind a blank; remove them)"
         if all(re.fullmatch(self.form.number, name) for name in names):
             return " (the first line has numbers alone: add a line with the names of the columns)"
         if len(names) > 1:
@@ -408,6 +429,8 @@ def read_sheet(source: Path | Source, form: TextFormat | None = None) -> Sheet:
 
 def _read(source: Source, form: TextFormat) -> Sheet:
     suffix = source.path.suffix.lower()
+    if source.table is None and not _has_begin(source.path, suffix) and (kind := describe_kind(source.path)):
+        raise InputError(Fault(where=source.where, rule=f"cannot be read (it is {kind})"))
     if source.table is not None:
         table = source.table
     elif suffix == ".parquet":
@@ -418,6 +441,13 @@ def _read(source: Source, form: TextFormat) -> Sheet:
     else:
         return _read_text(source, form)
     return Sheet(source.path, table, np.arange(1, 1 + table.num_rows), where=source.where)
+
+
+def _has_begin(path: Path, suffix: str) -> bool:
+    """Return True if a file begins as those with its suffix do."""
+    with path.open("rb") as stream:
+        begin = stream.read(4)
+    return begin == {".parquet": b"PAR1", ".npz": b"PK\x03\x04"}.get(suffix)
 
 
 def _list_index_columns(table: pa.Table) -> list[int]:
@@ -481,6 +511,8 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
         joined = delimiter.join(table.column_names)
         if hint := _suggest_delimiter(joined, unlike=delimiter):
             rule += hint
+        elif expected == 1:
+            rule += ": if the first line is a title, `--option skip_lines=1` skips it"
         elif {actual - expected for _, expected, actual in invalid} == {1}:
             rule += ": either the rows end with a delimiter, or the first column has no name; correct the header"
         raise InputError(Fault(where=where, rule=rule))
@@ -522,24 +554,36 @@ def _decode(source: Source, form: TextFormat) -> Iterator[str]:
     with source.path.open("rb") as file:
         start = file.read(4096)
         file.seek(0)
-        # Half of the bytes of Western text in UTF-16 are zeros.
-        wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start.count(0) > len(start) // 4
+        wide = _find_wide_encoding(start)
         while True:
             content = file.read(_PART_BYTES)
             try:
                 text = decoder.decode(content, final=not content)
             except UnicodeError as error:
                 line += content.count(b"\n", 0, getattr(error, "start", 0))
-                others = "utf-16" if wide else "latin-1 or cp1252"
+                others = wide or "latin-1 or cp1252"
                 rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
                 raise InputError(Fault(where=where, rule=rule)) from None
             if "\0" in text:
-                rule = f"{rule}: it has null characters" + (" (`--option text_encoding=utf-16`?)" if wide else "")
+                rule = f"{rule}: it has null characters" + (f" (`--option text_encoding={wide}`?)" if wide else "")
                 raise InputError(Fault(where=where, rule=rule))
             line += content.count(b"\n")
             yield text
             if not content:
                 return
+
+
+def _find_wide_encoding(start: bytes) -> str:
+    """Return the encoding of several bytes per character that the begin of a file looks like, else ""."""
+    # The mark of UTF-32 begins with that of UTF-16.
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # Without a mark: half of the bytes of Western text are zeros.
+    if start.count(0) <= len(start) // 4:
+        return ""
+    return "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
 
 
 def _drop_lines(texts: Iterator[str], number: int, where: str) -> str:
@@ -566,30 +610,43 @@ def _drop_lines(texts: Iterator[str], number: int, where: str) -> str:
 
 def suggest_format(cells: Sequence[str]) -> str:
     """Return the options with which most of the cells would be numbers, as the end of a sentence; "" if there are none."""
-    number = r"[-+]?\d+([.,]\d+)?"
+    if form := _find_form(cells):
+        return f" (they have {form})"
+    # Not those that change the meaning of a number, such as that of a limit of detection
+    mark = rf"[^\w\s.,+()<>~\u2248\u2264\u2265\u00b1{_DASHES}-]{{1,3}}"
+    # In all cells the same; letters without a blank in front belong to a name, such as P012
+    unit = r"[^\W\d_]{1,4}(?:/[^\W\d_])?"
+    for before, behind in ((mark, mark), (rf"{unit}(?=\s)", unit)):
+        expression = rf"([-+]?)\s*({before})?\s*([-+]?)\s*(\d[\d.,'_\u2019\u00a0\u2009\u202f ]*\d|\d)\s*({behind})?"
+        found = [match.groups("") for cell in cells if (match := re.fullmatch(expression, cell))]
+        marks = sorted({mark for _, first, _, _, last in found for mark in (first, last) if mark})
+        if not marks or len(found) * 2 <= len(cells) or (behind == unit and len(marks) > 1):
+            continue
+        form = _find_form([number for _, _, _, number, _ in found])
+        characters = "".join(dict.fromkeys("".join(marks)))
+        return f" (symbols={characters!r} removes the symbols{f'; they have {form}' if form else ''})"
+    return ""
+
+
+def _find_form(cells: Sequence[str]) -> str:
+    """Return the form of most of the cells and the options for it; "" if there is none."""
     # The first of equals: cells such as 54,700 are ambiguous only if there is none such as 54,7 or 1,054,700.
     forms = {
         r"[-+]?[1-9]\d{0,2}(\.\d{3})+,\d+": "decimal commas and points between thousands: decimal=, thousands=.",
-        r"[-+]?[1-9]\d{0,2}(\.\d{3})+": "points between thousands: decimal=, thousands=.",
+        r"[-+]?[1-9]\d{0,2}(\.\d{3}){2,}": "points between thousands: decimal=, thousands=.",
         r"[-+]?[1-9]\d{0,2},\d{3}": "commas, which are decimal marks (decimal=,) or between thousands (thousands=,)",
-        r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?": "commas between thousands: thousands=,",
+        r"[-+]?[1-9]\d{0,2}((,\d{2})*,\d{3})+(\.\d+)?": "commas between thousands: thousands=,",
         r"[-+]?\d*,\d+([eE][-+]?\d+)?": "decimal commas: decimal=,",
         r"[-+]?\d{1,3}([ \u00a0\u2009\u202f]\d{3})+([.,]\d+)?": "blanks between thousands: thousands=space",
         r"[-+]?\d{1,3}(['\u2019]\d{3})+([.,]\d+)?": 'apostrophes between thousands: thousands="\'"',
+        r"[-+]?\d{1,3}(_\d{3})+([.,]\d+)?": "underscores between thousands: thousands=_",
+        r"\d[\d.,]*-": "a minus behind the number: write it in front",
         r"\([^()]*\d[^()]*\)": "parentheses, which mean negative numbers: write a minus",
         r"\[.*\]": "lists: a Parquet file can have a column of lists, a text file a column for each number",
     }
     counts = {pattern: sum(bool(re.fullmatch(pattern, cell, re.DOTALL)) for cell in cells) for pattern in forms}
     best = max(counts, key=counts.__getitem__)
-    if counts[best] * 2 > len(cells):
-        return f" (they have {forms[best]})"
-    # Not those that change the meaning of a number, such as that of a limit of detection
-    mark = r"[^\w\s.,+()<>~\u2248\u2264\u2265\u00b1-]?"
-    around = [re.fullmatch(rf"({mark})\s*{number}\s*({mark})", cell) for cell in cells]
-    marks = sorted({mark for found in around if found for mark in found.group(1, 3) if mark})
-    if marks and sum(map(bool, around)) * 2 > len(cells):
-        return f" (symbols={''.join(marks)!r} removes the symbols)"
-    return ""
+    return forms[best] if counts[best] * 2 > len(cells) else ""
 
 
 def _suggest_delimiter(header: str, *, unlike: str = "") -> str:
@@ -612,6 +669,17 @@ def _to_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
     return column.cast(pa.string()) if is_text else column
+
+
+def _describe_lost_digits(cells: pa.ChunkedArray, numbers: np.typing.NDArray[np.float64]) -> str:
+    """Return the rule that integers break of which most are equal as numbers of 64 bits, else ""."""
+    large = np.abs(numbers) > _LARGEST_INTEGER
+    if not large.any() or not (pa.types.is_integer(cells.type) or pa.types.is_string(cells.type)):
+        return ""
+    before, after = pc.count_distinct(cells.filter(pa.array(large))).as_py(), len(np.unique(numbers[large]))
+    if after > before / 2:
+        return ""
+    return f"{before:,} different cells would be {after:,} as numbers of 64 bits, which have 15 digits; subtract a constant"
 
 
 def _is_list(kind: pa.DataType) -> bool:

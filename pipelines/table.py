@@ -26,11 +26,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 from dirtune.data import store, verify
 from dirtune.data.columns import Columns
 from dirtune.data.contract import FEATURES_FILE
 from dirtune.data.sources import Source
+from dirtune.data.splits import Assignment
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, Manifest
@@ -51,8 +53,21 @@ _ROW_NUMBER_NAME = re.compile(
     re.IGNORECASE,
 )
 _IDENTIFIER_NAME = re.compile(r"(^|[ _.])(id|ID|Id)$|[a-z](Id|ID)$|^(id|ID|Id)[ _.]")
+_PERSON_NAME = re.compile(
+    r"^(subject|patient|person|participant|user|customer|donor|individual|speaker|animal|household|specimen|station|sensor|device)s?"
+    r"([ _.]?(no|nr|num|number|code|index))?$",
+    re.IGNORECASE,
+)
+_SPLIT_NAME = re.compile(
+    r"^((cv[ _.]?)?k?[ _.]?folds?([ _.]?(id|no|nr|number))?|splits?|partition|(is[ _.]?)?(train|test|val))$",
+    re.IGNORECASE,
+)
 # Fewer numbers are a range by chance.
 _FEWEST_COUNTED = 10
+# Rank correlation with the label beyond which a feature is noted, with the number of rows that it is computed from
+_COPY_CORRELATION, _COPY_ROWS, _FEWEST_RANKED = 0.99, 5000, 30
+# Standard deviation of the rest of a sum of features, in that of the label, below which it is noted
+_SUM_REST, _MOST_SUMMANDS = 1e-3, 200
 
 
 class Options(own.OwnOptions):
@@ -121,12 +136,17 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     entries, cells = own.read_entries(sheet, options), read_cells(sheet, options)
     used = sheet.select_usable(options.skip_bad)
     cells = cells.select_rows(used)
-    division = own.divide(options, entries, used, cells.list_contents(entries.labels[used]))
+    contents = cells.list_contents(entries.labels[used])
+    division = own.divide(options, entries, used, contents)
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
     check_vectors(sheet, cells, values, used)
     described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
     notes = [*own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, names, options)]
     notes += describe_outliers(cells, used, sheet)
+    notes += describe_label_copies(cells, division.rows.labels)
+    notes += describe_repeated_features(cells, contents, division.assignment)
+    for name, texts in cells.texts.items():
+        notes += own.describe_similar_names(name, texts)
     if constant := [each["name"] for each in features if each.get("sd") == 0]:
         notes.append(f"constant in training: {own.format_names(constant)}")
     # Half of the memory until here
@@ -209,7 +229,14 @@ def describe_row_numbers(sheet: sheets.Sheet, cells: Cells, columns: Sequence[st
             f"every integer of a range once, or larger from row to row, as row numbers and times are: {own.format_names(counters)}; "
             "`ignore` leaves them out"
         )
-    if identifiers := [name for name in cells.names if options.features is None and _IDENTIFIER_NAME.search(name)]:
+    if options.features is None and (folds := [name for name in cells.names if _SPLIT_NAME.match(name)]):
+        notes.append(
+            f"features with the names of splits: {own.format_names(folds)}; `split_column` uses them as splits, and `ignore` leaves them "
+            "out"
+        )
+    patterns = (_IDENTIFIER_NAME.search, _PERSON_NAME.match)
+    identifiers = [name for name in cells.names if options.features is None and any(find(name) for find in patterns)]
+    if identifiers:
         notes.append(
             f"features with the names of identifiers: {own.format_names(identifiers)}; if rows belong together, `group` splits by "
             "them, and `ignore` leaves them out"
@@ -262,6 +289,55 @@ def describe_outliers(cells: Cells, used: np.typing.NDArray[np.int64], sheet: sh
                 f"{own.format_names([name])}: far from all others: {shown}; if it stands for a missing cell, remove it"
             )
     return notes
+
+
+def describe_label_copies(cells: Cells, labels: np.typing.NDArray[np.float64]) -> list[str]:
+    """Return notes on features that have the order of the label, and on features of which the label is a weighted sum."""
+    rows = np.unique(np.linspace(0, len(labels) - 1, _COPY_ROWS).astype(np.int64))
+    numbers, labels = cells.numbers[rows], labels[rows]
+    varying = np.flatnonzero(np.ptp(numbers, axis=0) > 0)
+    if len(rows) < _FEWEST_RANKED or not len(varying) or len(np.unique(labels)) < _FEWEST_COUNTED:
+        return []
+    # Of ranks, which another unit, a logarithm or a rounding does not change
+    ranks = (stats.rankdata(column) for column in numbers[:, varying].T)
+    of_label = stats.rankdata(labels)
+    correlations = np.array([np.corrcoef(column, of_label)[0, 1] for column in ranks])
+    is_copy = np.abs(correlations) >= _COPY_CORRELATION
+    if is_copy.any():
+        names = own.format_names([cells.names[place] for place in varying[is_copy]])
+        return [
+            f"features with the order of the label (rank correlation {np.abs(correlations[is_copy]).min():.3f} or more), as the label in "
+            f"another unit or a number made from it has: {names}; `ignore` leaves them out"
+        ]
+    if len(varying) > min(_MOST_SUMMANDS, len(rows) // 3):
+        return []
+    centered = numbers[:, varying] - numbers[:, varying].mean(axis=0)
+    centered /= centered.std(axis=0)
+    target = (labels - labels.mean()) / labels.std()
+    weights, _, _, _ = np.linalg.lstsq(centered, target)
+    if np.std(target - centered @ weights) > _SUM_REST:
+        return []
+    names = own.format_names([cells.names[place] for place in varying[np.abs(weights) > _SUM_REST]])
+    return [f"the label is a weighted sum of features, as a total is of its parts: {names}; `ignore` leaves them out"]
+
+
+def describe_repeated_features(cells: Cells, contents: np.typing.NDArray[np.int64], splits: Assignment) -> list[str]:
+    """Return a note on test rows with the features of a training row and another label.
+
+    Args:
+        cells: the features.
+        contents: of each row with its label, as `Cells.list_contents` returns them.
+        splits: of the rows.
+    """
+    train, test = splits.find_rows("train"), splits.find_rows("test")
+    features = cells.list_contents(np.zeros(len(contents)))
+    with_features, with_label = (np.isin(each[test], each[train]) for each in (features, contents))
+    if not (number := int(np.count_nonzero(with_features & ~with_label))):
+        return []
+    return [
+        f"{number:,} of {len(test):,} test rows have the features of a training row and another label: if rows are repeated "
+        "measurements, `group` keeps them in one split"
+    ]
 
 
 def make_vectors(

@@ -34,6 +34,17 @@ LABEL, SPLIT, PATH = "label", "split", "path"
 """Columns of tables that are made here."""
 IN_MEMORY = "table in memory"
 
+_REMEDIES = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "; unpack it"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "; save its sheet as csv"),
+    **dict.fromkeys(
+        (".txt", ".dat", ".data", ".asc"), "; if it has a header and a delimiter, rename it to .csv or .tsv"
+    ),
+    ".json": "; write one object per line into a .jsonl file",
+    ".npy": "; write its columns into a .npz file (`numpy.savez`)",
+    **dict.fromkeys((".pkl", ".pickle", ".feather", ".h5", ".hdf5", ".mat"), "; write its table into a .parquet file"),
+}
+"""Ways from a file with another suffix to a table."""
 _ARROW_SCHEMES = {"s3", "gs", "gcs", "file"}
 _HUB = "hf://datasets/"
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test"}
@@ -118,6 +129,8 @@ def find_source(path: Path, *, where: str | None = None) -> Source:
         rule = f"must be one file of {', '.join(SUFFIXES)}"
         if path.is_dir():
             rule += ", or have images in folders that are named by their label, a number"
+        else:
+            rule += _REMEDIES.get(path.suffix.lower(), "")
         names = [file.name for file in files] if path.is_dir() else path.name
         raise InputError(Fault(where=where, rule=rule, got=names))
     file = files[0].resolve()
@@ -129,12 +142,19 @@ def find_source(path: Path, *, where: str | None = None) -> Source:
 
 def find_image(path: Path) -> Path | None:
     """Return an image of a folder, or None for a file and for a folder without one."""
-    return None if path.is_file() else next((each for each in path.rglob("*") if each.suffix.lower() in IMAGES), None)
+    return None if path.is_file() else next((path / each for each in iter_images(path)), None)
+
+
+def iter_images(folder: Path) -> Iterator[Path]:
+    """Yield the paths of the images below a folder, relative to it, without hidden files and folders."""
+    paths = (each.relative_to(folder) for each in folder.rglob("*") if each.suffix.lower() in IMAGES)
+    # macOS writes a file ._NAME beside each file of an archive, and notebooks have checkpoints of files.
+    return (path for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _read_image_tree(folder: Path) -> pa.Table | None:
     """Return path, label and split of the images in `LABEL/` or `SPLIT/LABEL/`; None if a label is no number."""
-    images = sorted(each.relative_to(folder) for each in folder.rglob("*") if each.suffix.lower() in IMAGES)
+    images = sorted(iter_images(folder))
     splits = [path.parts[0] for path in images if path.parts[0].lower() in _SPLITS]
     at = 1 if images and len(splits) == len(images) else 0
     labels = [path.parts[at] if len(path.parts) > at + 1 else "" for path in images]
@@ -239,7 +259,8 @@ def _make_table(data: Any, label: str | None) -> pa.Table:
     except (pa.ArrowException, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        reason = " ".join(str(error).split())
+        # Those of pandas frames have a second sentence, which names the column.
+        reason = " ".join(": ".join(map(str, error.args)).split())
         raise InputError(Fault(where=IN_MEMORY, rule=f"cannot be read ({reason})")) from None
     rule = (
         "must be a path, a URL, a data frame, a table of Arrow, a `datasets.Dataset`, a mapping of columns, or (X, y)"
@@ -306,7 +327,14 @@ def _store_images(table: pa.Table, where: str, folder: Path) -> Source:
 
 
 def read_json_lines(path: Path) -> pa.Table:
-    """Read a file with one JSON object per line."""
+    """Read a file with one JSON object per line.
+
+    Raises:
+        ValueError: it is one array.
+    """
+    with path.open("rb") as stream:
+        if stream.read(64).lstrip().startswith(b"["):
+            raise ValueError("it is one array of JSON: write one object per line, without brackets and commas around")
     return pyarrow.json.read_json(path)
 
 
@@ -318,4 +346,20 @@ def read_arrays(path: Path) -> pa.Table:
     """
     # `np.load` keeps a damaged file open, and returns something else for a file of another format.
     with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as arrays:
-        return pa.table({name: _to_column(arrays[name]) for name in arrays.files})
+        return pa.table({name: _read_array(arrays, name) for name in arrays.files})
+
+
+def _read_array(arrays: Any, name: str) -> pa.Array:
+    """Return an array of an npz file as a column.
+
+    Raises:
+        ValueError: it cannot be one; the error names it.
+    """
+    try:
+        array = arrays[name]
+        if array.dtype.kind in "cV":
+            raise ValueError(f"must have real numbers or texts, got {array.dtype}")
+        return _to_column(array)
+    except ValueError as error:
+        hint = "; convert it to numbers or texts" if "allow_pickle" in str(error) else ""
+        raise ValueError(f"array {name!r}: {error}{hint}") from None

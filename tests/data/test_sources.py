@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import dirtune
-from dirtune.data.sources import open_source
+from dirtune.data.sources import find_source, open_source
 from dirtune.data.store import decode, read_split
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
@@ -225,6 +225,41 @@ def test_pickled_arrays_and_broken_files_are_refused(tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz", "c.jsonl", "d.npz"):
         with pytest.raises(InputError, match=rf"{name}: cannot be read"):
             _ingest(tmp_path / name, tmp_path / "data")
+
+
+def test_arrays_that_are_no_columns_are_named(tmp_path: Path) -> None:
+    wrong = {
+        "scalar": np.array(3),
+        "cube": np.zeros((2, 2, 2)),
+        "waves": np.zeros(2, complex),
+        "none": np.array([None, 1]),
+    }
+    for name, array in wrong.items():
+        np.savez(tmp_path / "a.npz", y=np.zeros(2), **{name: array})
+        with pytest.raises(InputError, match=rf"cannot be read \(array '{name}': "):
+            _ingest(tmp_path / "a.npz", tmp_path / "data")
+
+
+def test_files_with_another_suffix_have_a_remedy(tmp_path: Path) -> None:
+    remedies = {
+        "a.csv.gz": "unpack it",
+        "a.xlsx": "save its sheet as csv",
+        "a.json": "one object per line",
+        "a.npy": "savez",
+    }
+    for name, remedy in remedies.items():
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(InputError, match=remedy):
+            find_source(tmp_path / name)
+
+
+def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
+    for name in ("20/a.png", "30/b.png", "20/._a.png", ".ipynb_checkpoints/c.png", "__MACOSX/._d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    table = find_source(tmp_path).table
+    assert table is not None
+    assert table.to_pydict() == {"path": ["20/a.png", "30/b.png"], "label": [20.0, 30.0]}
 
 
 def test_faults_of_data_in_memory_name_their_rows(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
 from dirtune.pipelines import images
+from dirtune.pipelines.image_files import describe_missing, encode_file, find_equal_path
 from dirtune.pipelines.images import Options
 from dirtune.pipelines.sheets import read_sheet
 
@@ -167,6 +169,51 @@ def test_missing_images_are_named_by_row_before_ray_is_started(tmp_path: Path, m
         ":4: path: no such image, got 'no.png'",
         ": skip_bad=3 leaves out the rows that cannot be used",
     ]
+
+
+def test_the_file_that_a_wrong_path_means_is_named(tmp_path: Path) -> None:
+    for name in ("sub/a.png", "b.PNG", "c.jpeg", "d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    rules = {
+        "sub\\a.png": "no such image (there is 'sub/a.png')",
+        "/sub/a.png": "no such image (there is 'sub/a.png')",
+        "b.png": "no such image (there is 'b.PNG')",
+        "c.jpg": "no such image (there is 'c.jpeg')",
+        "d": "no such image (there is 'd.png')",
+        "sub": "no such image: it is a folder",
+        "link.png": "no such image: it is a link to a file that does not exist",
+        "https://example.com/a.png": "no such image: it is a URL, whose file must be downloaded first",
+        "e.png": "no such image",
+    }
+    assert {path: describe_missing(tmp_path, path) for path in rules} == rules
+    assert describe_missing(tmp_path / "sub", "d.png") == "no such image (there is '../d.png')"
+
+
+def test_paths_with_differences_that_nobody_sees_are_found(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD"))
+    (tmp_path / decomposed).write_bytes(b"x")
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert find_equal_path(tmp_path, " a.png\n") == "a.png"
+    assert find_equal_path(tmp_path, composed) == decomposed
+    assert find_equal_path(tmp_path, "b.png") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS (`git lfs pull` fetches the file)"),
+        (b"<html>404</html>", "a web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image; convert it to JPEG or PNG"),
+        (bytes(128) + b"DICM", "a DICOM file; export it as PNG or TIFF"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    _, rule, _ = encode_file(tmp_path / "a.jpg", _options().image_spec)
+    assert rule == f"the image cannot be read (it is {kind})"
 
 
 def test_the_column_of_paths_is_found_by_its_files(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
-from dirtune.pipelines import table
+from dirtune.pipelines import own, table
 from dirtune.pipelines.table import Options
 
 ROWS = 60
@@ -223,3 +223,52 @@ def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float)
     assert noted == (turn == 360)
     notes = _label_notes(tmp_path, np.random.default_rng(0).uniform(1, 11, 400), label_period=12.0)
     assert any(note.startswith("labels of a full turn (12): errors are differences of numbers") for note in notes)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda y: 100 * y, lambda y: y + 273.15, np.log, lambda y: -y, lambda y: y.rank(), lambda y: y.round()]
+)
+def test_the_label_in_another_form_is_noted_among_the_features(tmp_path: Path, change: Any) -> None:
+    frame = _frame()
+    written = _ingest(tmp_path / "a.csv", frame.assign(copy=change(frame["y"])))
+    (note,) = (each for each in written.notes if each.startswith("features with the order of the label"))
+    assert note.endswith(": copy; `ignore` leaves them out")
+    assert not any("order of the label" in note for note in _ingest(tmp_path / "a.csv", frame).notes)
+
+
+def test_parts_of_a_label_that_is_their_total_are_noted(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(1)
+    parts = {"casual": drawn.integers(0, 300, ROWS), "registered": drawn.integers(0, 900, ROWS)}
+    frame = _frame(**parts)
+    written = _ingest(tmp_path / "a.csv", frame.assign(y=parts["casual"] + parts["registered"]))
+    rule = "the label is a weighted sum of features, as a total is of its parts: casual, registered; `ignore` leaves them out"
+    assert rule in written.notes
+    assert not any("weighted sum" in note for note in _ingest(tmp_path / "a.csv", frame).notes)
+
+
+def test_repeated_measurements_in_two_splits_are_noted(tmp_path: Path) -> None:
+    frame = _frame()
+    twice = pd.concat([frame, frame.assign(y=frame["y"] + 0.5)])
+    notes = _ingest(tmp_path / "a.csv", twice).notes
+    assert sum("have the features of a training row and another label" in note for note in notes) == 1
+    who = [*range(ROWS), *range(ROWS)]
+    assert not any(
+        "another label" in note for note in _ingest(tmp_path / "a.csv", twice.assign(who=who), group="who").notes
+    )
+    assert not any("another label" in note for note in _ingest(tmp_path / "a.csv", pd.concat([frame, frame])).notes)
+
+
+def test_names_in_several_spellings_are_noted(tmp_path: Path) -> None:
+    kinds = ["Male", "male", "MALE ", "female", "1", "1.0", "NA", "type-a", "Type A", "b"] * (ROWS // 10)
+    notes = _ingest(tmp_path / "a.csv", _frame(kind=kinds), one_hot=["kind"]).notes
+    spellings = "'MALE' and 'Male' and 'male'; '1' and '1.0'; 'Type A' and 'type-a'"
+    assert f"kind: spellings that are taken as different names: {spellings}" in notes
+    assert "kind: 'NA' in 6 rows is taken as a name; if it stands for a missing one, remove it" in notes
+    assert own.describe_similar_names("who", np.array(["p1", "p2", "10", "1"], dtype=object)) == []
+
+
+def test_columns_that_name_persons_and_splits_are_noted(tmp_path: Path) -> None:
+    columns = {"subject": np.arange(ROWS) // 5, "patient_no": np.arange(ROWS) % 7, "fold": np.arange(ROWS) % 5}
+    notes = _ingest(tmp_path / "a.csv", _frame(**columns)).notes
+    assert any(note.startswith("features with the names of identifiers: subject, patient_no;") for note in notes)
+    assert any(note.startswith("features with the names of splits: fold;") for note in notes)

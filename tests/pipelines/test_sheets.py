@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dirtune.errors import InputError
+from dirtune.frozen import read
 from dirtune.pipelines.sheets import Sheet, TextFormat, find_data_file, read_sheet
 
 
@@ -202,6 +206,9 @@ def test_headers_and_cells_are_read_in_the_given_encoding(tmp_path: Path, encodi
         ({"symbols": "%$"}, ["$7", "-$1.5", "$ -2", "0"], [7.0, -1.5, -2.0, 0.0]),
         ({"thousands": "'"}, ["54\u2019700.5", "1'054'700"], [54700.5, 1054700.0]),
         ({}, ["\u22121.5", "\u00a02\u00a0", "1e\u22123", "+4"], [-1.5, 2.0, 0.001, 4.0]),
+        # Dashes and hyphens that a text processor writes for a minus
+        ({}, ["\u20131.5", "\u20102", "\u20113", "\uff0d4"], [-1.5, -2.0, -3.0, -4.0]),
+        ({"thousands": ","}, ["12,34,567.5", "-1,00,000", "54,700"], [1234567.5, -100000.0, 54700.0]),
     ],
 )
 def test_numbers_are_read_as_the_options_describe_them(
@@ -248,12 +255,69 @@ def test_numbers_of_another_form_are_faults_and_not_other_numbers(
         (["<5", "<7"], "most cells are not numbers; name it elsewhere"),
         (["", " "], "all cells are empty"),
         (["red", "blue"], "most cells are not numbers; name it elsewhere"),
+        (
+            ["$1,200.50", "-$7,000"],
+            "(symbols='$' removes the symbols; they have commas between thousands: thousands=,)",
+        ),
+        (["1,50 \u20ac", "7,25 \u20ac"], "(symbols='\u20ac' removes the symbols; they have decimal commas: decimal=,)"),
+        (["5 kg", "7.5kg"], "(symbols='kg' removes the symbols)"),
+        (["USD 5", "USD 7.5"], "(symbols='USD' removes the symbols)"),
+        (["5 kg", "7 g"], "most cells are not numbers such as 1234.5; name it elsewhere"),
+        (["P012", "P007"], "most cells are not numbers; name it elsewhere"),
+        (['=""7.5""', '=""8""'], "(symbols='\"=' removes the symbols)"),
+        (["1_200", "2_000.5"], "thousands=_"),
+        (["12,34,567", "1,00,000"], "(they have commas between thousands: thousands=,)"),
+        (["7.5-", "3-"], "(they have a minus behind the number: write it in front)"),
+        (["1-2", "1/2", "2020-01-02"], "most cells are not numbers such as 1234.5; name it elsewhere"),
     ],
 )
 def test_columns_that_are_no_numbers_lead_to_their_option(tmp_path: Path, cells: list[str], remedy: str) -> None:
     sheet = _sheet(tmp_path, "a\n" + "".join(f'"{cell}"\n' for cell in cells))
     sheet.read_numbers("a", hint="; name it elsewhere")
     assert remedy in sheet.column_faults[0].rule
+
+
+def test_integers_that_64_bits_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    numbers = [2**63 + row for row in range(50)]
+    pq.write_table(pa.table({"a": pa.array(numbers, pa.uint64())}), tmp_path / "b.parquet")
+    for sheet in (_sheet(tmp_path, "a\n" + "\n".join(map(str, numbers))), read_sheet(tmp_path / "b.parquet")):
+        sheet.read_numbers("a")
+        assert sheet.column_faults[0].rule.startswith("50 different cells would be 1 as numbers of 64 bits")
+    spread = _sheet(tmp_path, "a\n" + "\n".join(str(2**53 + 1000 * row) for row in range(50)))
+    assert len(set(spread.read_numbers("a").tolist())) == 50
+    assert not spread.column_faults
+
+
+def test_dashes_are_no_symbols() -> None:
+    with pytest.raises(InputError, match="symbols must not have digits, signs"):
+        read(TextFormat, {"symbols": "\u2013"}, where="options")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.csv", b"", "empty"),
+        ("a.csv", b"\x1f\x8b\x08\x00", "a gzip file; unpack it"),
+        ("a.csv", b"PK\x03\x04" + bytes(30), "a zip archive or an Excel workbook"),
+        ("a.csv", b"PAR1", "a Parquet file; its name must end with .parquet"),
+        ("a.csv", b"\n<!DOCTYPE html><html></html>", "a web page"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a pointer of Git LFS"),
+        ("a.jsonl", b'[{"a": 1}]', "one array of JSON"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be read \(it is " + re.escape(kind)):
+        read_sheet(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_encodings_are_recognized(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes("a,b\n1,2\n3,4\n".encode(encoding))
+    for given in ("utf-8", "utf-16-be" if encoding == "utf-32" else "utf-8"):
+        with pytest.raises(InputError, match=f"text_encoding={encoding}`"):
+            read_sheet(tmp_path / "a.csv", TextFormat(text_encoding=given))
+    assert read_sheet(tmp_path / "a.csv", TextFormat(text_encoding=encoding)).table.column_names == ["a", "b"]
 
 
 def test_numbers_beyond_32_bits_are_faults(tmp_path: Path) -> None:
@@ -276,6 +340,9 @@ def test_numbers_beyond_32_bits_are_faults(tmp_path: Path) -> None:
         ("a b\n1 2\n", "no such column (if blanks are between the columns: `--option delimiter=' '`"),
         ("a   b\n1   2\n", "no such column (blanks align the columns: write one delimiter between them"),
         ("1.5,2\n3,4\n", "no such column (the first line has numbers alone"),
+        ("My data,\n,\na,b\n1,2\n", "no such column (line 3 has it: `--option skip_lines=2` skips those before it)"),
+        ('a, "b"\n1, "2"\n', "no such column (names are in quotes that belong to them"),
+        ("'a','b'\n1,2\n", "no such column (names are in quotes that belong to them"),
         ("# exported 2026\n", "no such column (the first line looks like a comment; `--option skip_lines=1` skips it)"),
     ],
 )

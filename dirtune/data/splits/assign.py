@@ -60,7 +60,10 @@ def split_rows(
     splits, thinning_notes = _thin(splits, rows, request, held)
     splits, subset_notes = _select_fraction(splits, rows, request)
     if empty := [split for split in SPLITS if not (splits == split).any()]:
-        raise InputError(Fault(where=rows.name, key=split, rule="the split would have no rows") for split in empty)
+        rule = "the split would have no rows"
+        if request.split == "published":
+            rule += ": the raw files assign none to it, or all were left out; split=made draws new splits"
+        raise InputError(Fault(where=rows.name, key=split, rule=rule) for split in empty)
     # Searched in the result, because the steps before may have removed some.
     leak_notes = [leak.format() for leak in _find_leaks(splits, rows, contents)]
     return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
