@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "InputError": "dirtune.errors:InputError",
-    "Study": "dirtune.study.schema:Study",
+    "Study": "dirtune.study.given:Study",
     "catalog": "dirtune.cli.catalog:list_catalog",
     "check": "dirtune.api:check",
     "compact": "dirtune.api:compact",

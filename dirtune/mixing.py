@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dirtune.frozen import Added, Frozen
-from dirtune.part_errors import describe_value, make_part_error, name_part
+from dirtune.part_errors import make_part_error, name_part
 from dirtune.registry import Registry
+from dirtune.signatures import describe_value
 
 Labels = NDArray[np.float64]
 """Labels of the training split in the unit of training, shape `(rows,)` or `(rows, L)`."""

@@ -47,13 +47,6 @@ def make_part_error(kind: str, name: str, part: Any, rule: str, got: str) -> Inp
     return InputError(Fault(where=_describe(kind, name, part), rule=f"{rule}, got {got}"))
 
 
-def describe_value(value: object) -> str:
-    """Return the type of a value in words; None as it is."""
-    name = type(value).__name__
-    article = "an" if name[0].lower() in "aeiou" else "a"
-    return "None" if value is None else f"{article} {name}"
-
-
 def _describe(kind: str, name: str, part: Any) -> str:
     plugin = find_plugin_of(part)
     return f"{kind} {name!r}" + (f" of {plugin.name}" if plugin else "")

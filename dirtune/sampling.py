@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dirtune.frozen import Frozen
-from dirtune.part_errors import describe_value, make_part_error, name_part
+from dirtune.part_errors import make_part_error, name_part
 from dirtune.registry import Registry
+from dirtune.signatures import describe_value
 
 Rows = NDArray[np.int64]
 """Positions in the training split."""

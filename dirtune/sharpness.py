@@ -21,8 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from dirtune.frozen import Frozen
-from dirtune.part_errors import describe_value, make_part_error, name_part
+from dirtune.part_errors import make_part_error, name_part
 from dirtune.registry import Registry
+from dirtune.signatures import describe_value
 
 # Of the official code: without it, a zero gradient would have no direction.
 _LEAST_NORM = 1e-16

@@ -56,8 +56,13 @@ def check_arguments(function: Callable[..., Any], name: str) -> Callable[..., An
                 inspect.Parameter.VAR_KEYWORD,
                 inspect.Parameter.VAR_POSITIONAL,
             }
-            if key in given and not is_variable and not is_instance(given[key], annotation):
+            if key not in given or is_variable:
+                continue
+            if not is_instance(given[key], annotation):
                 faults.append(_make_fault(name, key, annotation, given[key]))
+            elif isinstance(given[key], str) and not given[key] and Path in {annotation, *get_args(annotation)}:
+                # As a path it would be the current directory
+                faults.append(Fault(where=name, key=key, rule="must not be empty"))
         if faults:
             raise InputError(faults)
         return function(*args, **keywords)
@@ -87,9 +92,8 @@ def is_instance(value: object, annotation: Any) -> bool:
         # Arrays have no truth value, and a text is a sequence of its letters
         if isinstance(value, str | bytes | Mapping) or hasattr(value, "__array__") or not isinstance(value, Collection):
             return False
-        return kind is Collection or (
-            isinstance(value, Sequence) and all(is_instance(each, inner[0]) for each in value)
-        )
+        is_kind = kind is Collection or isinstance(value, Sequence)
+        return is_kind and (not inner or all(is_instance(each, inner[0]) for each in value))
     if not isinstance(kind, type):
         return True
     try:
@@ -119,6 +123,13 @@ def describe(annotation: Any, *, several: bool = False) -> str:
     )
 
 
+def describe_value(value: object) -> str:
+    """Return the type of a value in words; None as it is."""
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return "None" if value is None else f"{article} {name}"
+
+
 def _resolve(annotation: Any, function: Callable[..., Any]) -> Any:
     """Return an annotation that is written as a text as a value; Any if it has names for type checkers only."""
     if annotation is inspect.Parameter.empty:
@@ -137,7 +148,7 @@ def _make_fault(name: str, key: str, annotation: Any, value: object) -> Fault:
     rule = f"must be {describe(annotation)}"
     if isinstance(value, str | int | float):
         return Fault(where=name, key=key, rule=rule, got=value)
-    return Fault(where=name, key=key, rule=f"{rule}, got {'None' if value is None else f'a {type(value).__name__}'}")
+    return Fault(where=name, key=key, rule=f"{rule}, got {describe_value(value)}")
 
 
 def _name_known(signature: inspect.Signature, keywords: Mapping[str, object]) -> str:

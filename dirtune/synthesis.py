@@ -23,8 +23,9 @@ from pydantic import Field
 
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
-from dirtune.part_errors import describe_value, make_part_error, name_part
+from dirtune.part_errors import make_part_error, name_part
 from dirtune.registry import Registry
+from dirtune.signatures import describe_value
 
 Array = NDArray[np.float64]
 _WHISKER = 1.5

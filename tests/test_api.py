@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import dirtune
 from dirtune.errors import InputError
+from dirtune.frozen import read
 from dirtune.io.yamlfile import read_yaml
 from dirtune.results.tables.render.formats import render
 from dirtune.study.files import find_study, get_study_name, list_shipped_studies
+from dirtune.study.resolve import resolve
+from dirtune.study.search_settings import Search
 from tests.results.record_factory import record, write_study
 
 ARMS = ("vanilla", "conr")
@@ -107,6 +112,38 @@ def test_what_is_no_study_is_said_in_a_sentence(study: object) -> None:
 def test_a_mapping_has_the_faults_of_a_file(study: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         dirtune.plan(study)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"seeds": [0]},
+        {"seeds": "0", "arms": ["vanilla"], "question": 3},
+        {"seeds": [], "colour": "red", "search": {"sampler": "cmaes", "trials": 0}},
+        {"base": {"seed": object()}},
+        {"seeds": [True], "space": {"recipe.epochs": {"kind": "int"}}, "resources": {"fuse": 2}},
+    ],
+)
+def test_a_study_in_python_has_the_faults_of_a_file(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        dirtune.Study(**settings)
+    with pytest.raises(InputError) as of_file:
+        resolve(settings, where="study")
+    assert caught.value.faults == of_file.value.faults
+    assert len(caught.value.faults) > 1 or "seed" in str(caught.value)
+
+
+def test_a_study_in_python_takes_lists_and_values() -> None:
+    plain = read_yaml(list_shipped_studies()["quickstart"].path)
+    study = dirtune.Study(**plain | {"search": Search(trials=3)})
+    assert (study.search.trials, study.search.model_fields_set) == (3, {"trials"})
+    assert study.seeds == tuple(plain["seeds"])
+    assert (
+        study == pickle.loads(pickle.dumps(study)) == read(dirtune.Study, plain | {"search": {"trials": 3}}, where="")
+    )
+    with pytest.raises(TypeError, match="positional"):
+        dirtune.Study(plain)
 
 
 def test_changes_are_part_of_the_study() -> None:

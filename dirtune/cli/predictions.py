@@ -53,7 +53,7 @@ def predict(
     from dirtune.prediction.arm import load
 
     trained = load(study, arm=arm, results=results, seeds=seed, device=device, allow_plugins=allow_plugins)
-    table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)  # type: ignore[arg-type]
+    table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)
     file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
     show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
     if note := trained.describe_range(table):

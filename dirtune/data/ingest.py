@@ -20,6 +20,7 @@ from dirtune.frozen import Frozen, find_annotations, read
 from dirtune.io.storage import Storage
 from dirtune.manifest import MANIFEST, Manifest
 from dirtune.registry import Registry
+from dirtune.signatures import describe_value
 
 MOST_PIXELS = 224
 """Height and width of stored images of own data, unless the first one is smaller or `image_size` is given."""
@@ -194,7 +195,7 @@ def _ingest(
         raise InputError(Fault(where=storage.path(set_name), rule=rule)) from None
     if not isinstance(manifest, Manifest):
         rule = "`ingest` must return the manifest of the data set, as dirtune.data.store.write_dataset does"
-        raise part_errors.make_part_error("pipeline", name, module, rule, part_errors.describe_value(manifest))
+        raise part_errors.make_part_error("pipeline", name, module, rule, describe_value(manifest))
     unchanged = before is not None and before == _read_manifest_text(storage, manifest.name)
     rows = sum(info.rows for info in manifest.splits.values())
     outcome = "unchanged, already ingested from the same request" if unchanged else "ingested"

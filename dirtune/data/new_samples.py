@@ -17,6 +17,7 @@ from dirtune.data.columns import Columns
 from dirtune.data.contract import InputContract
 from dirtune.errors import Fault, InputError
 from dirtune.manifest import InputSpec
+from dirtune.signatures import describe_value
 
 NewData = Any
 """Table of raw columns (pandas, Arrow), file, folder or URL, list of image files or of pairs of texts, array of raw numbers or images
@@ -59,12 +60,19 @@ def read_new_samples(
     is_form = isinstance(data, str | os.PathLike | Sequence | Mapping | pa.Table) or hasattr(data, "__array__")
     if not is_form and not hasattr(data, "columns"):
         rule = "must be a path, a table, a list, an array or a mapping from input to array"
-        raise InputError(Fault(where="new samples", rule=f"{rule}, got a {type(data).__name__}"))
+        raise InputError(Fault(where="new samples", rule=f"{rule}, got {describe_value(data)}"))
+    if isinstance(data, str) and not data:
+        # As a path it would be the current directory
+        raise InputError(Fault(where="new samples", rule="must not be empty"))
     if hasattr(data, "iloc") and hasattr(data, "columns"):
         # A pandas frame; its index is no column, as at an ingest.
-        data = pa.Table.from_pandas(data, preserve_index=False)
-    if hasattr(data, "detach"):
-        data = data.detach().cpu().numpy()
+        try:
+            data = pa.Table.from_pandas(data, preserve_index=False)
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            rule = f"the data frame cannot be read ({str(error).splitlines()[0]})"
+            raise InputError(Fault(where="new samples", rule=rule)) from None
+    if hasattr(data, "__array__") and not hasattr(data, "columns"):
+        data = _to_array(data)
     if isinstance(data, np.ndarray):
         if len(specs) > 1:
             rule = "an array is for models with one input; give a mapping from input to array"
@@ -75,15 +83,30 @@ def read_new_samples(
         if data.ndim != 2 or data.shape[1] != len(names):
             rule = f"an array must have the {len(names)} columns {', '.join(names)}; its shape"
             raise InputError(Fault(where="new samples", rule=rule, got=data.shape))
+        if data.dtype.kind not in "biufOUS":
+            raise InputError(Fault(where="new samples", rule="must be numbers or texts", got=data.dtype.name))
         data = pa.table({each: pa.array(data[:, place].tolist()) for place, each in enumerate(names)})
     elif isinstance(data, Mapping):
-        return from_arrays({name: np.asarray(values) for name, values in data.items()}, specs)
+        return from_arrays({name: _to_array(values, name) for name, values in data.items()}, specs)
     # Imported by name, as the pipelines of ingests are.
     read: Any = importlib.import_module("dirtune.pipelines.new_rows").read_new_rows
     is_path = isinstance(data, str | os.PathLike) and "://" not in str(data)
     source: Any = Path(data).expanduser() if is_path else data
     samples: NewSamples = read(source, contract, unknown_categories=unknown_categories)
     return samples
+
+
+def _to_array(values: Any, key: str = "") -> np.typing.NDArray[Any]:
+    """Return values as an array.
+
+    Raises:
+        InputError: they have rows of different lengths, or a type that NumPy does not have, such as bfloat16.
+    """
+    try:
+        return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        rule = f"cannot be read as an array ({str(error).splitlines()[0]})"
+        raise InputError(Fault(where="new samples", key=key, rule=rule)) from None
 
 
 def from_arrays(arrays: Mapping[str, np.typing.NDArray[Any]], specs: Mapping[str, InputSpec]) -> NewSamples:
@@ -94,7 +117,7 @@ def from_arrays(arrays: Mapping[str, np.typing.NDArray[Any]], specs: Mapping[str
     """
     where, faults = "new samples", []
     for name in specs.keys() - arrays.keys():
-        faults.append(Fault(where=where, rule="missing input", got=name, known=list(specs)))
+        faults.append(Fault(where=where, key=name, rule="missing input"))
     for name, array in arrays.items():
         if name not in specs:
             faults.append(Fault(where=where, rule="unknown input", got=name, known=list(specs)))

@@ -11,6 +11,7 @@ as in the file. Locations in records and messages are without credentials. Optio
 """
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,8 @@ def find_source(path: Path, *, where: str | None = None) -> Source:
         InputError: there is no such file, or more than one.
     """
     url, where = where, where or str(path)
-    if not path.exists():
+    # Unlike `Path.exists`, False for a text that is too long for a path
+    if not os.path.exists(path):
         raise InputError(Fault(where=where, rule="no such file or folder"))
     found = sorted(path.iterdir()) if path.is_dir() else [path]
     first_image = find_image(path)

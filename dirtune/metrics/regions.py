@@ -15,7 +15,8 @@ import numpy as np
 from dirtune.metrics.extra import EXTRA_METRICS
 from dirtune.metrics.formulas import METRICS, spearman
 from dirtune.metrics.sums import Array, sum_errors
-from dirtune.part_errors import describe_value, make_part_error, name_part
+from dirtune.part_errors import make_part_error, name_part
+from dirtune.signatures import describe_value
 
 SHOT_REGIONS = ("many", "medium", "few")
 REGIONS = ("all", *SHOT_REGIONS)

@@ -17,6 +17,7 @@ from dirtune.models import dense_regressor, fds, heads, regressor
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.models.pixels import PixelStandardization
 from dirtune.reweighting.fds import FDS
+from dirtune.signatures import describe_value
 
 
 def build_regressor(
@@ -108,7 +109,7 @@ def _build_encoder(
     dim = getattr(built, "embedding_dim", None)
     if not isinstance(built, Encoder) or not isinstance(dim, int) or dim < 1:
         rule = "`build` must return a dirtune.models.encoders.encoder.Encoder with a whole number `embedding_dim` above zero"
-        raise part_errors.make_part_error("encoder", encoder.name, encoder, rule, part_errors.describe_value(built))
+        raise part_errors.make_part_error("encoder", encoder.name, encoder, rule, describe_value(built))
     if not isinstance(spec.pixel_units, regressor.PixelUnits):
         return built
     if getattr(encoder, "standardizes_pixels", False):

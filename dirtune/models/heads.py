@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from dirtune import part_errors
 from dirtune.label_transform import compute_bin_edges, transform_labels
 from dirtune.manifest import LabelSpec, LabelTransform
+from dirtune.signatures import describe_value
 
 Distribution = Literal["normal", "laplace"]
 """Form of the distribution of a label around its prediction, with the head's deviation."""
@@ -168,7 +169,7 @@ def build_head(loss: Any, read_dim: int, labels: HeadLabels) -> Head:
         head = loss.build_head(read_dim, labels)
     if not isinstance(head, Head):
         rule = "`build_head` must return a dirtune.models.heads.Head"
-        raise part_errors.make_part_error("loss", loss.name, loss, rule, part_errors.describe_value(head))
+        raise part_errors.make_part_error("loss", loss.name, loss, rule, describe_value(head))
     # Two rows: a prediction of shape (1,) or () would be right for one.
     with torch.no_grad(), part_errors.name_part("loss", loss.name, loss):
         raw = head(torch.zeros(2, read_dim))
@@ -177,7 +178,7 @@ def build_head(loss: Any, read_dim: int, labels: HeadLabels) -> Head:
             decoded["standard deviation"] = head.decode_deviation(raw)
     for what, values in decoded.items():
         if not isinstance(values, Tensor) or values.shape != (2,):
-            got = part_errors.describe_value(values)
+            got = describe_value(values)
             if isinstance(values, Tensor):
                 got = f"a tensor of shape {tuple(values.shape)}"
             rule = f"its head must decode one {what} per row, a tensor of shape (rows,)"

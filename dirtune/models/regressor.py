@@ -36,6 +36,7 @@ from dirtune.losses.pairs import to_at_least_float32
 from dirtune.manifest import LabelTransform
 from dirtune.models import encoders, fds, heads
 from dirtune.models.encoders.encoder import Encoder
+from dirtune.signatures import describe_value
 
 PredictorInput = Literal["representation", "projection", "embedding"]
 
@@ -200,7 +201,7 @@ class Regressor(nn.Module):
         dim, rows, is_dense = self.encoder.embedding_dim, len(next(iter(inputs.values()))), self.encoder.is_dense
         got = ""
         if not isinstance(embeddings, Tensor):
-            got = part_errors.describe_value(embeddings)
+            got = describe_value(embeddings)
         elif embeddings.ndim != (4 if is_dense else 2) or embeddings.shape[1] != dim:
             numbers = f" and {embeddings.shape[1]} numbers in a row" if embeddings.ndim > 1 else ""
             got = f"{embeddings.ndim} dimension{'s' * (embeddings.ndim != 1)}{numbers}"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from dirtune.results.analysis.selection import get_selection
 from dirtune.results.records import kept
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.reweighting.density import label_bins
+from dirtune.signatures import check_arguments
 from dirtune.study.files import StudySource, get_study_name
 from dirtune.training.device import find_device
 from dirtune.training.kept_model import KeptModel, read_model
@@ -72,6 +73,7 @@ class TrainedArm:
         """The models as one torch module (`dirtune.prediction.module.PredictionModule`)."""
         return PredictionModule([*self.models.values()])
 
+    @partial(check_arguments, name="predict")
     def predict(
         self, data: NewData, *, each_seed: bool = False, unknown_categories: UnknownCategories = "error"
     ) -> "pd.DataFrame":
@@ -81,6 +83,7 @@ class TrainedArm:
         ).to_pandas()
         return frame
 
+    @partial(check_arguments, name="predict_table")
     def predict_table(
         self, data: NewData, *, each_seed: bool = False, unknown_categories: UnknownCategories = "error"
     ) -> pa.Table:
@@ -128,6 +131,7 @@ class TrainedArm:
                 predictions[seed][order] = values
         return {seed: predictions[seed] for seed in self.models}
 
+    @partial(check_arguments, name="predict_pixels")
     def predict_pixels(self, data: NewData) -> np.typing.NDArray[np.float32]:
         """Return the mean prediction of every pixel, of a data set with per-pixel labels; shape `(samples, height, width)`.
 

@@ -20,6 +20,7 @@ from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
 from dirtune.losses import Fittable, RawLoss, Term, pairs
 from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.signatures import describe_value
 from dirtune.training.distributed import Ranks
 
 REGRESSION = "regression"
@@ -226,7 +227,7 @@ class TrainingLoss(nn.Module):
             value = self.get_part(name)(*inputs, **options)
         if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
             return value
-        got = part_errors.describe_value(value)
+        got = describe_value(value)
         if isinstance(value, Tensor):
             dims = f"{value.ndim} dimension{'s' * (value.ndim > 1)}"
             got = f"a tensor of {dims if value.ndim else value.dtype}"
@@ -254,12 +255,12 @@ class TrainingLoss(nn.Module):
             module = part.fit(labels)
         if module is not None and not isinstance(module, nn.Module):
             rule = "`fit` must return a torch module or None"
-            raise part_errors.make_part_error(*self._identify(name), rule, part_errors.describe_value(module))
+            raise part_errors.make_part_error(*self._identify(name), rule, describe_value(module))
         is_trained = module is not None and any(each.requires_grad for each in module.parameters())
         rate = getattr(module, "learning_rate", None)
         if is_trained and not isinstance(rate, int | float):
             rule = "a fitted module with parameters needs a number `learning_rate`"
-            raise part_errors.make_part_error(*self._identify(name), rule, part_errors.describe_value(rate))
+            raise part_errors.make_part_error(*self._identify(name), rule, describe_value(rate))
         return module
 
     def _make_term_inputs(

@@ -30,6 +30,9 @@ from dirtune.training.trial import TrialJob, TrialRun
 STUDY = "train"
 _KEYS_OF_STUDIES = {"question", "arms", "axes", "parts", "derive", "base", "variants"}
 
+MOST_THREADS = 1024
+"""Torch would end this process for a much larger number."""
+
 OnEpoch = Callable[[int, int, dict[str, float]], None]
 """Called after every epoch with its number, the planned number and its values."""
 
@@ -81,6 +84,8 @@ def train(
     for name, value, least in (("threads", threads, 1), ("representations", representations, 0)):
         if value < least:
             raise InputError(Fault(where="train", key=name, rule=f"must be at least {least}", got=value))
+    if threads > MOST_THREADS:
+        raise InputError(Fault(where="train", key="threads", rule=f"must be at most {MOST_THREADS:,}", got=threads))
     # Imports Ray Data, which takes seconds; the checks below are used without it.
     from dirtune.data.blocks import read_without_ray
 

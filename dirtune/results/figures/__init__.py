@@ -51,6 +51,7 @@ from dirtune.results.figures.training_curves import build_training_curves, draw_
 from dirtune.results.figures.tsne import build_tsne, draw_tsne
 from dirtune.results.records.names import check_known
 from dirtune.results.records.store import read_once
+from dirtune.signatures import describe_value
 
 __all__ = [
     "COLORS",
@@ -179,7 +180,7 @@ def plot(
             figure = FIGURES[kind].draw(data)
         if not isinstance(figure, Figure):
             rule = "`draw` must return a matplotlib Figure"
-            raise part_errors.make_part_error("figure", kind, FIGURES[kind], rule, part_errors.describe_value(figure))
+            raise part_errors.make_part_error("figure", kind, FIGURES[kind], rule, describe_value(figure))
         show_names_literally(figure)
         # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
         make_parent(output)
