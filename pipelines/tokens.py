@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from dirtune.manifest import SPLITS, InputSpec
-from dirtune.pipelines.sentence_features import SentenceFeatures, make_feature_inputs
+from dirtune.pipelines.sentence_features import add_sentence_features, make_feature_inputs
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -91,10 +91,10 @@ def _prepare(pairs: pa.Table, model: str | None) -> "Dataset":
     dataset = dataset.map_batches(_tokenize, batch_format="numpy")
     if model is not None:
         dataset = dataset.map_batches(
-            SentenceFeatures,
-            fn_constructor_args=(model, TEXTS),
-            # One actor, and one copy of the model in memory
-            compute=ray.data.ActorPoolStrategy(size=1),
+            add_sentence_features,
+            fn_kwargs={"model": model, "columns": TEXTS},
+            # One task at a time: the model uses all cores, and a worker keeps it for its next task.
+            compute=ray.data.TaskPoolStrategy(size=1),
             batch_size=1024,
         )
     return dataset.materialize()

@@ -687,7 +687,7 @@ def test_a_sweep_that_lost_a_worker_ends_with_exit_code_1(
     monkeypatch.setattr(f"dirtune.tuning.sweep.{verb}", lambda *_, **__: lost)
     outcome = call(verb, "quickstart")
     assert outcome.code == 1
-    assert "trials are left, `dirtune resume " in outcome.out
+    assert "left, `dirtune resume " in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Floors from the bottom to the top: a module imports only from its own floor and those below it.
 # A package whose subpackages are on several floors is listed by subpackage.
 FLOORS = [
-    "errors process randomness frozen nested registry plugins part_errors progress signatures",
+    "errors process randomness frozen nested registry plugins part_errors progress signatures wording",
     "io",
     "manifest label_transform reweighting synthesis sampling mixing recipe batch metrics diagnostics",
     "losses models sharpness results",
@@ -40,6 +40,7 @@ WITHOUT_TORCH_AND_RAY = [
     "plugins",
     "part_errors",
     "progress",
+    "wording",
     "manifest",
     "label_transform",
     "reweighting",

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dirtune.errors import escape_control_characters
+from dirtune.wording import format_count
 
 if TYPE_CHECKING:
     from dirtune.cli.catalog import Entry
@@ -54,7 +55,7 @@ def format_plan(plan: Plan) -> Table:
         )
     rows = ", ".join(f"{count:,} {split}" for split, count in plan.samples.items())
     lines = [
-        f"{plan.total_trials:,} {'trial' if plan.total_trials == 1 else 'trials'} ({format_recorded(plan)}), "
+        f"{format_count(plan.total_trials, 'trial')} ({format_recorded(plan)}), "
         f"{plan.concurrency} at once; each {resources.workers} x "
         f"{resources.cores} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
@@ -106,7 +107,7 @@ def _format_forecast(forecast: RuntimeForecast) -> str:
     sources = dict.fromkeys(each.source for each in trials.values() if each is not None)
     bound, reason = ("at most", " (trials that are stopped early take less)") if forecast.is_bound else ("about", "")
     return (
-        f"time: {bound} {format_duration(forecast.seconds)} for the {left} trials left{reason}, "
+        f"time: {bound} {format_duration(forecast.seconds)} for the {format_count(left, 'trial')} left{reason}, "
         f"{forecast.gpu_hours:.3g} GPU hours; {'; '.join(sources)}"
     )
 
@@ -249,14 +250,14 @@ def format_summary(summary: SweepSummary) -> str:
     if summary.crashed:
         # Trials often fail for one common reason, which is shown once.
         reasons = "; ".join(sorted(set(summary.crashed.values())))
-        text += f"\n{len(summary.crashed)} trials failed with an exception: {reasons}."
+        text += f"\n{format_count(len(summary.crashed), 'trial')} failed with an exception: {reasons}."
         if summary.tracebacks:
             text += f"\nTracebacks: {', '.join(summary.tracebacks)}"
     if summary.floors_problem:
         text += f"\n{summary.floors_problem}"
     name = summary.folder.rstrip("/").rsplit("/", 1)[-1]
     if summary.left:
-        return f"{text}\n{summary.left} trials are left, `dirtune resume {name}` continues them."
+        return f"{text}\n{format_count(summary.left, 'trial')} left, `dirtune resume {name}` continues."
     return f"{text}\nnext: dirtune table {name}; dirtune check {name}; dirtune report {name}"
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dirtune.cli.app import RESULTS, AllowPlugins, ResultsRoot, SweepName, app, show
+from dirtune.wording import format_count
 
 Arm = Annotated[str | None, typer.Option(help="The arm; may be left out if the study has only one.")]
 Seeds = Annotated[
@@ -55,7 +56,9 @@ def predict(
     trained = load(study, arm=arm, results=results, seeds=seed, device=device, allow_plugins=allow_plugins)
     table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)
     file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
-    show(f"predictions of {table.num_rows:,} samples by {len(trained.models)} models: {save_table(table, file)}")
+    show(
+        f"predictions of {format_count(table.num_rows, 'sample')} by {format_count(len(trained.models), 'model')}: {save_table(table, file)}"
+    )
     if note := trained.describe_range(table):
         show(note)
 

@@ -9,6 +9,7 @@ import typer
 from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, get_sweep_names, print_result, show
 from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
 from dirtune.errors import Fault, InputError
+from dirtune.wording import format_count
 
 # Options of both tables and figures
 Arms = Annotated[list[str] | None, typer.Option(help="An arm, or a pattern such as conr*. Repeatable.")]
@@ -45,7 +46,7 @@ def log(
     from dirtune.trackers.target import parse_target
 
     number = log_study(study, to=to, results=results, report=report)
-    show(f"{parse_target(to, '--to')}: {number:,} trials written")
+    show(f"{parse_target(to, '--to')}: {format_count(number, 'trial')} written")
 
 
 @app.command(cls=SqlCommand, rich_help_panel=RESULTS)

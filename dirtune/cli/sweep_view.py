@@ -19,6 +19,7 @@ from rich.text import Text
 from dirtune.cli.display import STATUSES, format_duration, format_recorded, make_table
 from dirtune.cli.sweep_progress import SweepProgress
 from dirtune.tuning.interface import View
+from dirtune.wording import format_count
 
 if TYPE_CHECKING:
     from dirtune.training.trial import TrialJob
@@ -59,7 +60,7 @@ class SweepView(View):
     def begin(self, plan: Plan, recorded: Sequence[RecordedTrial] = ()) -> None:
         self._progress = SweepProgress(plan, recorded)
         self._print(
-            f"{plan.study.name}: {plan.total_trials} trials, {format_recorded(plan)}, {plan.concurrency} at once"
+            f"{plan.study.name}: {format_count(plan.total_trials, 'trial')}, {format_recorded(plan)}, {plan.concurrency} at once"
         )
 
     def report_activity(self, activity: str) -> None:

@@ -10,6 +10,7 @@ from dirtune.results.analysis.soundness import check_study
 from dirtune.results.records.studies import open_study, read_study
 from dirtune.results.tables.comparison import TableRequest, compare
 from dirtune.results.tables.render.formats import as_markdown
+from dirtune.wording import format_count
 
 _LOADING = {
     "model.pt2": 'prediction, spread = torch.export.load("model.pt2").module()(*inputs)',
@@ -64,7 +65,8 @@ def _describe_model(trained: TrainedArm, results: str | Path, files: Sequence[st
         yield ""
     seeds = ", ".join(map(str, trained.models))
     number = sum(each.numel() for each in first.regressor.parameters())
-    yield f"* {len(trained.models)} models of {number:,} parameters each, trained with the seeds {seeds}; a prediction is their mean, and its"
+    models = format_count(len(trained.models), "model")
+    yield f"* {models} of {number:,} parameters each, trained with the seeds {seeds}; a prediction is their mean, and its"
     yield "  spread their standard deviation."
     yield f"* Trials: {', '.join(model.trial_id for model in trained.models.values())}"
     for file, call in _LOADING.items():

@@ -13,6 +13,7 @@ from dirtune.results.records.studies import open_study
 from dirtune.trackers import trial_log
 from dirtune.trackers.target import Target, check_installed, parse_target
 from dirtune.trackers.tracker import Tracker
+from dirtune.wording import format_count
 
 
 def log(
@@ -54,7 +55,7 @@ def log(
     # Whatever the tracker's package raises
     except Exception as error:
         written = 0 if log_of_study is None else log_of_study.written
-        rule = f"{describe_error(error)}; {written} trials are written, and the same command writes the others"
+        rule = f"{describe_error(error)}; {format_count(written, 'trial')} written; the same command writes the others"
         raise InputError(Fault(where=str(target), rule=rule)) from error
     return log_of_study.written
 

@@ -15,7 +15,7 @@ record has their number); the median and mean of pixels are those of the label h
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -94,7 +94,12 @@ def compute_floor_id(floor: str, manifest: Manifest, shot_rule: str, split: int 
 
 
 def record_floors(
-    study: Storage, data: Storage, manifest: Manifest, shot_rules: Collection[str], splits: int = 1
+    study: Storage,
+    data: Storage,
+    manifest: Manifest,
+    shot_rules: Collection[str],
+    splits: int = 1,
+    report: Callable[[str], None] = lambda activity: None,
 ) -> tuple[str, ...]:
     """Compute and record the floors that a study's folder lacks; return their names.
 
@@ -104,6 +109,7 @@ def record_floors(
         manifest: of the data set.
         shot_rules: names of the shot rules of the study's arms.
         splits: number of splits of the data, each of which has floors of its own.
+        report: called with what is being done, if a floor is missing.
     """
     folder = study.get_folder(names.FLOORS)
     known = set(folder.list_files("results/trials", suffix=".parquet"))
@@ -116,6 +122,7 @@ def record_floors(
     ]
     if not missing:
         return ()
+    report("floors: predictions without a training run")
     # Of the data of the records, so that their predictions can be evaluated in other regions without the study.
     folder.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
     # Labels alone are kept in memory: inputs are read once, batch by batch, if a floor needs them.

@@ -13,6 +13,7 @@ from dirtune.errors import OutOfMemory
 from dirtune.recipe import Recipe
 from dirtune.training import objective, state
 from dirtune.training.batch_limit import is_out_of_memory
+from dirtune.wording import format_count
 
 _ALLOCATION = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 _GIB = 2**30
@@ -79,8 +80,8 @@ def _format_memory(training: state.Training, error: BaseException) -> str:
 
 def format_batch(recipe: Recipe, *, rows: int, views: int) -> str:
     """Format the size of a batch and that of its micro-batches."""
-    at_once = f"{views} view{'s' * (views > 1)}, {min(rows, recipe.micro_batch)} rows at a time"
-    return f"a batch of {rows} rows x {at_once}"
+    at_once = f"{format_count(views, 'view')}, {format_count(min(rows, recipe.micro_batch), 'row')} at a time"
+    return f"a batch of {format_count(rows, 'row')} x {at_once}"
 
 
 def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:

@@ -42,6 +42,7 @@ from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.folder.stop_request import stop
 from dirtune.tuning.interface import SweepSummary, View
 from dirtune.tuning.plan import capacity, checks, plan, runtime_probe
+from dirtune.wording import format_count
 
 SEARCH_SHARE = 0.5
 MAX_SETTINGS = 60
@@ -272,7 +273,8 @@ class _Run:
             file=self.file,
             sentences=tuple(sentences),
             report=write_report(self.results, name) if is_confirmed else None,
-            budget=f"{settings} settings per arm, {len(folder.study.seeds)} fresh seeds, {seconds / 60:.1f} minutes",
+            budget=f"{format_count(settings, 'setting')} per arm, {format_count(len(folder.study.seeds), 'fresh seed')}, "
+            f"{seconds / 60:.1f} minutes",
             seconds=seconds,
             stopped=stopped,
         )

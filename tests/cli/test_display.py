@@ -270,13 +270,13 @@ def test_a_summary_of_exceptions_shows_the_reason_and_the_resume_command() -> No
     first, second, third = format_summary(make_summary(crashed=crashed, left=5)).splitlines()
     assert first.startswith("nothing to run")
     assert second == "2 trials failed with an exception: the worker died (out of memory)."
-    assert third == "5 trials are left, `dirtune resume tiny` continues them."
+    assert third == "5 trials left, `dirtune resume tiny` continues."
 
 
 def test_a_summary_of_a_stopped_sweep_names_the_source_of_the_stop() -> None:
     _, second, third = format_summary(make_summary(stopped="SIGTERM", left=1)).splitlines()
     assert second == "Stopped by SIGTERM when every running trial had finished its epoch."
-    assert "1 trials are left" in third
+    assert "1 trial left" in third
 
 
 def test_the_result_of_a_single_trial_is_one_line() -> None:

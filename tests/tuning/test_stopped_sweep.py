@@ -207,7 +207,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss
     killer.cancel()
     assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else output
     assert "Stopped by SIGINT when every running trial had finished its epoch." in output
-    assert "trials are left, `dirtune resume " in output
+    assert "left, `dirtune resume " in output
     started = dirtune.status("tiny", results=tmp_path).started
     assert started
     for trial in started:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dirtune.data.splits.rows import LEFT_OUT, TEST, Ids, SplitNames, count_repeated
 from dirtune.manifest import SPLITS
+from dirtune.wording import format_count
 
 Kind = Literal["id", "content", "group"]
 
@@ -39,9 +40,9 @@ class Leak:
     def format(self) -> str:
         """Return the sentence for the manifest's notes."""
         one, other = self.splits
-        values = f"{self.values:,} {self.kind}{'' if self.values == 1 else 's'}"
+        values = format_count(self.values, self.kind)
         if one == other:
-            return f"{values} more than once in {one}: {len(self.earlier):,} rows repeat another"
+            return f"{values} more than once in {one}: {format_count(len(self.earlier), 'row')} repeat another"
         return (
             f"{values} in both {one} and {other}: {len(self.later):,} of {self.of_later:,} {other} rows, "
             f"{len(self.earlier):,} {one} rows"

@@ -24,6 +24,7 @@ from dirtune.results import spreadsheets, textgrid
 from dirtune.results.records.store import read_once
 from dirtune.results.tables import comparison
 from dirtune.results.tables.render import flat, formats, grids, latex
+from dirtune.wording import format_count
 
 MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -89,8 +90,8 @@ class CheckReport:
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
-        cells = len(self.findings)
-        last = f"{self.numbers} numbers and words checked, {cells or 'no'} cell{'s' * (cells != 1)} not supported"
+        cells = format_count(len(self.findings), "cell") if self.findings else "no cells"
+        last = f"{self.numbers} numbers and words checked, {cells} not supported"
         return "\n".join([*map(str, self.findings), last])
 
 

@@ -16,6 +16,7 @@ from dirtune.results.records.store import read_once
 from dirtune.results.tables.floors import FloorRow, find_unbeaten, format_floor
 from dirtune.results.tables.render.numbers import format_change
 from dirtune.results.tables.table import ArmRow, ArmTable, make_arm_table
+from dirtune.wording import format_count
 
 
 @read_once()
@@ -126,7 +127,9 @@ def _format_difference(row: ArmRow, table: ArmTable, region: str | None = None) 
     difference = row.cells[region or table.claim.region].difference
     if difference is None or not difference.n:
         return "no pair"
-    counted = f"{difference.n} seeds" + (f" and {difference.units} test samples" if difference.units else "")
+    counted = format_count(difference.n, "seed") + (
+        f" and {format_count(difference.units, 'test sample')}" if difference.units else ""
+    )
     return f"{format_change(difference.mean, difference.low, difference.high, decimals=2)} over {counted}"
 
 

@@ -1,6 +1,7 @@
 """Run of a sweep: lock its folder, reconcile it with the study, run what is missing, summarize."""
 
 from dataclasses import replace
+from functools import partial
 
 from dirtune.data import blocks, session
 from dirtune.data.contract import read_contract
@@ -33,6 +34,7 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
             folder, study=resolve_cpus(folder.study, [*nodes, *autoscaling.list_nodes(options.node_types)])
         )
         study, manifest, storage = folder.study, folder.manifest, folder.storage
+        record_floors = partial(floors.record_missing_floors, folder, options.data, view.report_activity)
         plan = make_plan(folder, folder.find_reuse(), nodes, options.node_types)
         plugin_check.check_nodes(study.plugins)
         # A stop request is removed before the folder is locked: it was meant for an earlier sweep.
@@ -71,15 +73,14 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                     contract=None if study.keep_models == "none" else read_contract(options.data, manifest),
                 )
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
+                # Per-pixel labels take longer than workers do to start: their floors wait until no trial needs the CPUs.
+                record_early = record_floors if manifest.label.dense is None else None
                 data = blocks.materialize(options.data, manifest, worker=settings.resources)
                 with compaction.keep_compacted(storage):
-                    tune_run.run_with_tune(driver, settings, data, concurrency)
+                    tune_run.run_with_tune(driver, settings, data, concurrency, while_starting=record_early)
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compaction.compact_if_outdated(storage)
-            # At the end, when no trial needs the CPUs; not after a stop request, which must end soon.
-            problem = ""
-            if not stop.reason:
-                view.report_activity("floors: predictions without a training run")
-                problem = floors.record_missing_floors(folder, options.data)
+            # Those that could not be recorded before; not after a stop request, which must end soon.
+            problem = "" if stop.reason else record_floors()
             summary = driver.summarize(plan, reused=len(recorded), orphaned=len(orphaned))
             return replace(summary, floors_problem=problem)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from dirtune.errors import Fault, InputError
 from dirtune.io.yamlfile import dump_yaml, read_yaml
 from dirtune.tuning.plan.capacity import Node
+from dirtune.wording import format_count
 
 TYPES = "available_node_types"
 
@@ -33,8 +34,7 @@ class NodeType(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        nodes = "node" if self.number == 1 else "nodes"
-        return f"{self.number} {nodes} of type {self.name} ({self.node} each) can be started"
+        return f"{format_count(self.number, 'node')} of type {self.name} ({self.node} each) can be started"
 
 
 def read_node_types(file: str | Path | None) -> tuple[NodeType, ...]:

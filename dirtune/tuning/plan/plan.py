@@ -21,6 +21,7 @@ from dirtune.tuning.folder.models import count_kept_models
 from dirtune.tuning.folder.reconcile import Reuse, StudyFolder
 from dirtune.tuning.plan import autoscaling, capacity, checks, gpu_memory, label_fit, runtime, runtime_probe
 from dirtune.tuning.plan.inert_settings import SettingEffect, measure_setting_effects
+from dirtune.wording import format_count
 
 PREVIEW_MEMORY = memory_budget.MemoryBudget(device_bytes=2**28, host_bytes=2**28)
 """Memory for a data set of which only the first batches are needed; a larger one is read from disk, batch by batch."""
@@ -63,7 +64,7 @@ class Plan:
     """Length after which labels repeat, which no loss and no metric knows."""
 
     def __repr__(self) -> str:
-        numbers = f"{self.total_trials} trials of {len(self.trials)} arms, {self.recorded_trials} recorded"
+        numbers = f"{format_count(self.total_trials, 'trial')} of {format_count(len(self.trials), 'arm')}, {self.recorded_trials} recorded"
         return f"Plan({self.study.name}: {numbers}, {self.concurrency} at once)"
 
     @property

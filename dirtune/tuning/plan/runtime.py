@@ -22,6 +22,7 @@ from dirtune.recipe import Recipe
 from dirtune.results.records.store import flatten_config, read_table
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.study.schema import Arm
+from dirtune.wording import format_count
 
 START_SECONDS, GROUP_START_SECONDS = 20.0, 45.0
 """Start and end of Ray and its workers, in-process and as a group, measured on two cores. More cores take less."""
@@ -127,7 +128,7 @@ def estimate_from_records(study: ResolvedStudy, results: str | Path) -> dict[str
             (row["seconds_train"] + row["seconds_eval"] + row["seconds_data"]) / row["epochs_run"] for row in similar
         )
         overhead = median(row["seconds_overhead"] for row in similar)
-        trials = f"{len(similar)} recorded trial{'s' if len(similar) > 1 else ''}"
+        trials = f"{format_count(len(similar), 'recorded trial')}"
         source = f"from {trials} of {'the arm' if are_own else 'the same data, encoder and batch'}"
         estimates[arm.name] = TimeEstimate(epoch * arm.config.epochs_planned + overhead, source)
     return estimates
