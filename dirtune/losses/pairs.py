@@ -29,6 +29,8 @@ angular: the angle between two gaze directions `(pitch, yaw)`, all in radians. A
 `|y_i - y_j|`, under every name."""
 
 _NORMS = {"l1": 1.0, "l2": 2.0, "max": math.inf}
+# The direction of a shorter vector is rounding noise.
+_MIN_LENGTH = 1e-6
 
 
 @contextmanager
@@ -45,6 +47,15 @@ def full_precision(representations: Float[Tensor, "rows dim"]) -> Iterator[Tenso
 def to_at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the values, or a float32 copy of values in half precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def normalize_rows(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    """Return each row divided by its length, in at least float32; zero, with gradient zero, for a row of zero length."""
+    vectors = to_at_least_float32(vectors)
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    has_direction = lengths > _MIN_LENGTH
+    # The inner `where` keeps a division by zero, and so NaN, out of the backward pass.
+    return torch.where(has_direction, vectors / torch.where(has_direction, lengths, 1.0), 0.0)
 
 
 def cosine_matrix(

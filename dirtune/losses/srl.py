@@ -153,7 +153,7 @@ class FittedSRL(nn.Module):
         """Return the sums of some rows, in float64."""
         vectors = rows.vectors.double()
         if self.settings.surrogate == "normalized":
-            vectors = _normalize(vectors)
+            vectors = pairs.normalize_rows(vectors)
         empty = self.make_empty_statistics()
         bins = rows.label_bins.long()
         return BinSums(
@@ -195,12 +195,12 @@ def srl(
 
     The paper has no 1 in the envelope, which changes no gradient. Bins that are left out and in no row are in no sum.
     """
-    directions = _normalize(vectors)
+    directions = pairs.normalize_rows(vectors)
     counts = torch.bincount(label_bins, minlength=len(surrogate))
     sums = vectors.new_zeros(surrogate.shape).index_add(0, label_bins, directions)
     means = sums / counts.clamp(min=1)[:, None]
     is_present = torch.linalg.vector_norm(means.detach(), dim=1) > _MIN_LENGTH
-    centers = _normalize(torch.where(is_present[:, None], means, surrogate))
+    centers = pairs.normalize_rows(torch.where(is_present[:, None], means, surrogate))
     bins = torch.arange(len(surrogate), device=vectors.device)
     if left_out is not None:
         kept = ~left_out | (counts > 0)
@@ -229,12 +229,5 @@ def _compute_homogeneity(
     return (-cosines.sum() if form == "cosine" else cosines.sum()) + 0.1 * spread
 
 
-def _normalize(vectors: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """Return directions; a vector without one becomes zero and passes no gradient."""
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    has_direction = lengths > _MIN_LENGTH
-    return torch.where(has_direction, vectors / torch.where(has_direction, lengths, 1.0), 0.0)
-
-
 def _draw_points(number: int, dim: int, generator: torch.Generator) -> Float[Tensor, "points dim"]:
-    return _normalize(torch.randn(number, dim, generator=generator, dtype=torch.float64))
+    return pairs.normalize_rows(torch.randn(number, dim, generator=generator, dtype=torch.float64))

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dirtune.batch import Inputs, Mixture
-from dirtune.models.regressor import Regressor, RegressorOutput, normalize_rows
+from dirtune.losses.pairs import normalize_rows
+from dirtune.models.regressor import Regressor, RegressorOutput
 
 PREDICTOR_SIZE = 5
 

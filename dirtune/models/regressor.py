@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from dirtune import part_errors
 from dirtune.batch import Inputs, Mixture
 from dirtune.frozen import Added, Frozen
-from dirtune.losses.pairs import to_at_least_float32
+from dirtune.losses.pairs import normalize_rows, to_at_least_float32
 from dirtune.manifest import LabelTransform
 from dirtune.models import encoders, fds, heads
 from dirtune.models.encoders.encoder import Encoder
@@ -47,9 +47,6 @@ def make_encoder_union() -> Any:
 
 
 AnyEncoder = Annotated[make_encoder_union(), Field(discriminator="name")]  # type: ignore[valid-type]
-
-# The direction of a shorter vector is rounding noise.
-_MIN_LENGTH = 1e-6
 
 
 class PixelUnits(Frozen):
@@ -250,15 +247,6 @@ class Regressor(nn.Module):
 
     def _project(self, embeddings: Tensor) -> dict[PredictorInput, Tensor]:
         projected = embeddings if self.projection is None else self.projection(embeddings)
-        heads = self.spec.projection_heads
-        directions = normalize_rows(projected.unflatten(-1, (heads, -1))).flatten(-2) / math.sqrt(heads)
+        count = self.spec.projection_heads
+        directions = normalize_rows(projected.unflatten(-1, (count, -1))).flatten(-2) / math.sqrt(count)
         return {"embedding": embeddings, "projection": projected, "representation": directions}
-
-
-def normalize_rows(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    """Return each row divided by its length, in at least float32; zero, with gradient zero, for a row of zero length."""
-    vectors = to_at_least_float32(vectors)
-    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    has_direction = lengths > _MIN_LENGTH
-    # The inner `where` keeps a division by zero, and so NaN, out of the backward pass.
-    return torch.where(has_direction, vectors / torch.where(has_direction, lengths, 1.0), 0.0)

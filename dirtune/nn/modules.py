@@ -41,8 +41,8 @@ from dirtune.losses import (
     vir,
 )
 from dirtune.losses.needs import Needs
+from dirtune.losses.pairs import normalize_rows
 from dirtune.models.heads import Head, HeadLabels
-from dirtune.models.regressor import normalize_rows
 from dirtune.nn.checks import check_finite, check_floating, check_integer, check_shape, check_tensors
 from dirtune.reweighting.labels import BINS_RULE, LabelBins, to_numbers
 from dirtune.signatures import is_instance

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dirtune.batch import Batch, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
+from dirtune.losses.pairs import normalize_rows
 from dirtune.manifest import LabelSpec
 from dirtune.models import dense_regressor, regressor
 from dirtune.reweighting.density import FLOAT32_TOLERANCE
@@ -100,7 +101,7 @@ class DenseLoss(TrainingLoss):
             of_terms = slice(int(self.first_view_is_apart), None)
             embeddings = gathered["embedding"][of_terms]
             inputs = make_dense_term_inputs(
-                regressor.normalize_rows(embeddings.flatten(0, 1)),
+                normalize_rows(embeddings.flatten(0, 1)),
                 labels[of_terms],
                 predictions[of_terms],
                 weights[of_terms],

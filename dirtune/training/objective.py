@@ -19,7 +19,7 @@ from dirtune.batch import Batch, Inputs, TermInputs, TrainingLabels
 from dirtune.config import TrialConfig
 from dirtune.errors import NonFiniteLoss
 from dirtune.losses import Fittable, RawLoss, Term, pairs
-from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.models.regressor import RegressorOutput
 from dirtune.signatures import describe_value
 from dirtune.training.distributed import Ranks
 
@@ -287,7 +287,7 @@ class TrainingLoss(nn.Module):
 def _select_vectors(output: RegressorOutput, kind: str) -> Float[Tensor, "rows dim"]:
     """Return the vectors that terms of a kind read (`get_term_input`)."""
     vectors = output.representations if kind == "representation" else output.embeddings
-    return normalize_rows(vectors) if kind == "direction" else vectors
+    return pairs.normalize_rows(vectors) if kind == "direction" else vectors
 
 
 def _repeat_rows(rows: Tensor, times: int) -> Tensor:

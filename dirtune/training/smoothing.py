@@ -21,6 +21,7 @@ import torch
 from dirtune.batch import EvaluatedRows, Inputs
 from dirtune.data.cache import Rows, Split, get_rank_share
 from dirtune.losses import EndsEpochs
+from dirtune.losses.pairs import normalize_rows
 from dirtune.models import regressor
 from dirtune.training import batch_limit
 from dirtune.training.distributed import Ranks
@@ -62,7 +63,7 @@ def end_epoch_of_parts(model: regressor.Regressor, loss: TrainingLoss, split: Sp
             vectors = output.representations if kind == "representation" else output.embeddings
             samples = rows.to(split.labels.device)
             evaluated = EvaluatedRows(
-                vectors=regressor.normalize_rows(vectors) if kind == "direction" else vectors,
+                vectors=normalize_rows(vectors) if kind == "direction" else vectors,
                 predictions=output.predictions,
                 labels=split.labels[samples],
                 label_bins=split.label_bins[samples],

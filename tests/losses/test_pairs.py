@@ -18,6 +18,7 @@ from dirtune.losses.pairs import (
     full_precision,
     logsumexp,
     masked_logsumexp,
+    normalize_rows,
     remove_self,
     sum_anchors,
     sum_likelihoods,
@@ -38,6 +39,28 @@ def inexact_products():
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     yield
     torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def test_normalized_rows_have_length_one():
+    rows = normalize_rows(torch.randn(5, 7, dtype=torch.float64) * 100)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-8])
+def test_a_vector_without_length_is_zero_and_passes_no_gradient(scale):
+    vectors = torch.tensor([[1.0, -1.0, 2.0], [3.0, 0.0, 4.0]]) * torch.tensor([[scale], [1.0]])
+    vectors.requires_grad_()
+    rows = normalize_rows(vectors)
+    (rows * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert rows[0].tolist() == [0.0, 0.0, 0.0]
+    assert vectors.grad[0].tolist() == [0.0, 0.0, 0.0]
+    torch.testing.assert_close(rows[1], torch.tensor([0.6, 0.0, 0.8]))
+    assert vectors.grad[1].abs().max() > 0
+
+
+def test_the_gradient_of_normalization_is_right():
+    vectors = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(normalize_rows, vectors)
 
 
 def test_cosines_are_the_inner_products():

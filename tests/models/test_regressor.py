@@ -11,7 +11,7 @@ from dirtune.frozen import read
 from dirtune.models.build import build_regressor
 from dirtune.models.encoders.cnn import CNN
 from dirtune.models.encoders.mlp import MLP
-from dirtune.models.regressor import ModelSpec, normalize_rows
+from dirtune.models.regressor import ModelSpec
 from dirtune.reweighting.fds import FDS
 from dirtune.testing import make_inputs
 from tests.models.encoders.cases import CASES, VECTOR
@@ -192,28 +192,6 @@ def test_every_encoder_makes_a_regressor(name):
     assert output.embeddings.shape == (2, regressor.encoder.embedding_dim)
     assert output.representations.shape == (2, 6)
     assert output.predictions.shape == (2,)
-
-
-def test_normalized_rows_have_length_one():
-    rows = normalize_rows(torch.randn(5, 7, dtype=torch.float64) * 100)
-    torch.testing.assert_close(rows.norm(dim=1), torch.ones(5, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-8])
-def test_a_vector_without_length_is_zero_and_passes_no_gradient(scale):
-    vectors = torch.tensor([[1.0, -1.0, 2.0], [3.0, 0.0, 4.0]]) * torch.tensor([[scale], [1.0]])
-    vectors.requires_grad_()
-    rows = normalize_rows(vectors)
-    (rows * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
-    assert rows[0].tolist() == [0.0, 0.0, 0.0]
-    assert vectors.grad[0].tolist() == [0.0, 0.0, 0.0]
-    torch.testing.assert_close(rows[1], torch.tensor([0.6, 0.0, 0.8]))
-    assert vectors.grad[1].abs().max() > 0
-
-
-def test_the_gradient_of_normalization_is_right():
-    vectors = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(normalize_rows, vectors)
 
 
 def test_the_head_computes_in_float32_on_the_embeddings_of_half_precision():

@@ -13,8 +13,9 @@ from dirtune.config import TrialConfig
 from dirtune.errors import InputError
 from dirtune.frozen import read
 from dirtune.losses import LOSSES, TERMS, EndsEpochs, EpochAware, RawLoss
+from dirtune.losses.pairs import normalize_rows
 from dirtune.models.heads import HeadLabels
-from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.models.regressor import RegressorOutput
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import REGRESSION, TrainingLoss
 

@@ -16,8 +16,9 @@ from dirtune.config import TrialConfig
 from dirtune.frozen import read
 from dirtune.losses import LOSSES
 from dirtune.losses.conr import ConR
+from dirtune.losses.pairs import normalize_rows
 from dirtune.manifest import DenseLabels, LabelSpec
-from dirtune.models.regressor import RegressorOutput, normalize_rows
+from dirtune.models.regressor import RegressorOutput
 from dirtune.nested import merge
 from dirtune.reweighting.density import label_bins
 from dirtune.training.dense_loss import (
