@@ -25,7 +25,7 @@ Medicine, 2007, for the second test: readers there are seeds here, cases are sam
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,15 +73,16 @@ class JointDifference:
         return self.over_seeds.unpaired_seeds
 
     @property
+    def tests(self) -> list[paired.PairedDifference]:
+        """The comparisons over seeds and, where the samples' part is known, over both."""
+        return [self.over_seeds] if self.over_both is None else [self.over_seeds, self.over_both]
+
+    @property
     def wider(self) -> paired.PairedDifference:
         """The comparison with the larger interval."""
-        both = self.over_both
-        # A comparison without an interval (one seed) is not wider.
-        return (
-            both
-            if both is not None and both.high - both.low > self.over_seeds.high - self.over_seeds.low
-            else (self.over_seeds)
-        )
+        seeds, both = self.over_seeds, self.over_both
+        # NaN compares as false: a comparison without an interval (one seed) is not wider.
+        return both if both is not None and both.high - both.low > seeds.high - seeds.low else seeds
 
     @property
     def low(self) -> float:
@@ -94,13 +95,12 @@ class JointDifference:
     @property
     def p(self) -> float:
         """The larger p of both; NaN where a test is missing that could be made with a spread."""
-        tests = [self.over_seeds] if self.over_both is None else [self.over_seeds, self.over_both]
-        return max((each.p for each in tests), key=lambda p: (math.isnan(p), p))
+        return _get_larger_p(each.p for each in self.tests)
 
     @property
     def is_exactly_zero(self) -> bool:
         """True if both arms have the same value at every seed and no part of a sample differs."""
-        return all(each is None or (each.error == 0 and each.mean == 0) for each in (self.over_seeds, self.over_both))
+        return all(each.error == 0 and each.mean == 0 for each in self.tests)
 
     @property
     def is_about_new_samples(self) -> bool:
@@ -259,6 +259,9 @@ def sum_groups(parts: Array, groups: NDArray[np.int64]) -> Array:
 
 def compute_joint_equivalence_p(difference: JointDifference, *, margin: float) -> float:
     """Return the larger p of the two one-sided tests over seeds, and over seeds and samples; NaN without a spread."""
-    tests = [difference.over_seeds] if difference.over_both is None else [difference.over_seeds, difference.over_both]
-    found = [paired.compute_equivalence_p(each, margin=margin) for each in tests]
-    return max(found, key=lambda p: (math.isnan(p), p))
+    return _get_larger_p(paired.compute_equivalence_p(each, margin=margin) for each in difference.tests)
+
+
+def _get_larger_p(p_values: Iterable[float]) -> float:
+    """Return the largest p; NaN, as a test that could not be made is not passed, if one is."""
+    return max(p_values, key=lambda p: (math.isnan(p), p))
