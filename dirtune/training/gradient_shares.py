@@ -21,11 +21,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dirtune.results.records.names import GRADIENT
 from dirtune.training.objective import Loss, TrainingLoss
 from dirtune.training.state import Training
-
-PREFIX = "gradient/"
-"""Of the names in the table `epochs`."""
 
 
 @dataclass
@@ -67,7 +65,7 @@ class GradientShares:
             norms[name] = float(sum(squares)) ** 0.5
         total = sum(norms.values())
         if total > 0:
-            self.values = {f"{PREFIX}{name}": norm / total for name, norm in norms.items()}
+            self.values = {f"{GRADIENT}{name}": norm / total for name, norm in norms.items()}
 
 
 def start_measurement(training: Training) -> GradientShares | None:
@@ -84,5 +82,5 @@ def start_measurement(training: Training) -> GradientShares | None:
 def drop_earlier_shares(history: list[dict[str, float]]) -> None:
     """Remove the shares of all epochs but the first and the last from a history, in place."""
     for values in history[1:-1]:
-        for name in [name for name in values if name.startswith(PREFIX)]:
+        for name in [name for name in values if name.startswith(GRADIENT)]:
             del values[name]

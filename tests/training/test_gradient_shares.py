@@ -10,6 +10,7 @@ import torch
 from dirtune.batch import TermInputs
 from dirtune.data.cache import ResidentData
 from dirtune.losses import TERMS as KNOWN_TERMS
+from dirtune.results.records.names import GRADIENT
 from dirtune.training import gradient_shares
 from dirtune.training.loop import run_epochs
 from dirtune.training.state import begin_training
@@ -19,7 +20,7 @@ PROJECTED = {"model": {"projection_dim": 4, "label_scale": 3.0}, "terms": TERMS}
 
 
 def shares_of(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name.startswith(gradient_shares.PREFIX)}
+    return {name: value for name, value in values.items() if name.startswith(GRADIENT)}
 
 
 def test_shares_equal_those_of_separate_gradients(configuration: Configure, toy: ResidentData) -> None:

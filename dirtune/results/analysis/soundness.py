@@ -58,8 +58,6 @@ MAX_UNIFORMITY = -0.02
 MIN_SAMPLES = 30
 MAX_JUDGED = 500
 """Trials whose epochs a table reads, at about a millisecond each; `dirtune check` reads all."""
-GRADIENT = "gradient/"
-"""Of the names in the table `epochs`."""
 REGRESSION = "regression"
 """The part of the loss that is no term."""
 _STAGE_COLUMNS = (
@@ -190,8 +188,8 @@ def read_curves(storage: Storage, trial_ids: Collection[str], info: studies.Stud
             value = math.nan if row["value"] is None else row["value"]
             if row["name"].startswith("val/"):
                 objectives.setdefault(row["name"], {})[row["epoch"]] = value
-            elif row["name"].startswith(GRADIENT):
-                shares.setdefault(row["name"].removeprefix(GRADIENT), {})[row["epoch"]] = value
+            elif row["name"].startswith(names.GRADIENT):
+                shares.setdefault(row["name"].removeprefix(names.GRADIENT), {})[row["epoch"]] = value
         trial_id = table["trial_id"][0].as_py()
         curves = {name: [each[epoch] for epoch in sorted(each)] for name, each in objectives.items()}
         in_order = curves.get(f"val/{info.region}/{info.metric}", [])

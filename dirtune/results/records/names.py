@@ -25,6 +25,9 @@ EVALUATED_EPOCHS = ("best_val", "last")
 PREDICTED_EPOCH = EVALUATED_EPOCHS[0]
 """The only epoch whose predictions are stored."""
 
+GRADIENT = "gradient/"
+"""Prefix, in the table `epochs`, of the share of a part of the loss in the gradient (`dirtune.training.gradient_shares`)."""
+
 
 def check_known(what: str, name: str, known: Sequence[str]) -> None:
     """Raise if a name is unknown.
