@@ -2,16 +2,16 @@
 
 A mixing is fitted to the labels of the training split and then draws, for the rows of each global batch, a partner for every
 row and the row's share of the mixture: `x = share * x_i + (1 - share) * x_j`, and the same for labels and weights; x is the
-input or, with `place: embedding`, e. The training loop (`dirtune.training.mixed_batches`) reads the partners and mixes; evaluation is
-never mixed.
+input or, with `place: embedding`, e. The training loop (`dirtune.training.mixed_batches`) reads the partners and mixes;
+evaluation is never mixed.
 
 To add one: write its class, add its line here; from outside of the package, see `dirtune.plugins`.
 
 Sources: mixup: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. C-Mixup: Yao et al., "C-Mixup: Improving
-Generalization in Regression", NeurIPS 2022 (huaxiuyao/C-Mixup); of embeddings: Verma et al., "Manifold Mixup", ICML 2019. Departures: 1. partners of equal labels are drawn from a
-table of distinct labels, which needs no table of all pairs of samples; the distribution is the same; 2. two partners of
-plain mixup may be equal, where its code shuffles the batch; 3. embeddings are those of the whole encoder, where C-Mixup's code
-mixes after its first block.
+Generalization in Regression", NeurIPS 2022 (huaxiuyao/C-Mixup); of embeddings: Verma et al., "Manifold Mixup", ICML 2019.
+Departures: 1. partners of equal labels are drawn from a table of distinct labels, which needs no table of all pairs of
+samples; the distribution is the same; 2. two partners of plain mixup may be equal, where its code shuffles the batch;
+3. embeddings are those of the whole encoder, where C-Mixup's code mixes after its first block.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """A Ray session for the duration of a block: the current one of the process, a cluster's, or a local one.
 
 `dirtune.data.connect` connects to a cluster at `RAY_ADDRESS`, so that a wrong token, another version or an unreachable
-address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs, and no port of metrics. Its other
-ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth_token`, unless `RAY_AUTH_MODE` is set
-otherwise. Ray would write that file readable by all users of the machine, so it is made here.
+address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs, and no port
+of metrics. Its other ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth_token`, unless
+`RAY_AUTH_MODE` is set otherwise. Ray would write that file readable by all users of the machine, so it is made here.
 """
 
 import atexit

@@ -2,9 +2,9 @@
 
 Each is a `Frozen` value that holds its hyperparameters and is called; a term's formula is a pure function in the same file.
 A loss of single errors is a `PointLoss`, which implements the loss of a residual. To add one: write its file, add its line
-here; from outside of the package, see `dirtune.plugins`. A loss or term that is fitted to the training labels, or that has parameters of its own, has a method `fit`
-(`Fittable`) and is called through the module that `fit` returns. One that has no form under some conditions names them in an
-attribute `needs` (`dirtune.losses.needs`).
+here; from outside of the package, see `dirtune.plugins`. A loss or term that is fitted to the training labels, or that has
+parameters of its own, has a method `fit` (`Fittable`) and is called through the module that `fit` returns. One that has no
+form under some conditions names them in an attribute `needs` (`dirtune.losses.needs`).
 """
 
 from collections.abc import Iterator

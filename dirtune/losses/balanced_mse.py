@@ -87,7 +87,7 @@ class BMC(_Noisy):
     name: Literal["bmc"] = "bmc"
 
     def fit(self, labels: TrainingLabels) -> "BalancedMSE":
-        """Return the loss with its noise; it reads nothing of the labels, but its calls need whole batches."""
+        """Return the loss with its noise; its label distribution is that of the rows of each call."""
         return BalancedMSE(self, bmc, prior={})
 
 
@@ -205,7 +205,8 @@ def bmc(
         l_i = |p_i - y_i|^2 / (2 sigma^2) + log sum_j exp(-|p_i - y_j|^2 / (2 sigma^2))
 
     It is a cross-entropy whose classes are the rows, and 0 for one row; a label that m rows have costs `log m` at best.
-    The rows must be those of the global batch. Memory is quadratic in them.
+    The rows are those of the global batch, or of a micro-batch under `recipe.accumulation`, which estimates the label
+    distribution from fewer labels. Memory is quadratic in them.
 
     Arguments as in `gai`.
     """

@@ -27,8 +27,8 @@ class CCC(Frozen):
     weight: float = Field(default=1.0, ge=0)
     """Weight of `1 - CCC`, which is within 0 and 2 whatever the unit of the labels."""
     moments: Literal["population", "sample"] = "population"
-    """Divisor of variances and covariance: the number of rows (population), or one less (sample). It matters in small batches, because
-    the squared difference of the means has none."""
+    """Divisor of variances and covariance: the number of rows (population), or one less (sample). It matters in small
+    batches, because the squared difference of the means has none."""
 
     def __call__(
         self,

@@ -27,14 +27,14 @@ class PairTerm(TemperedTerm):
     """The settings of ConR's choice of pairs, for the terms that build on it."""
 
     omega: Annotated[float, units.InBins()] = Field(default=1.0, ge=0)
-    """Similarity window for labels and predictions, in the label's unit; not given: one label bin. ConR's and ACCon's code: 1 year (AgeDB,
-    IMDB-WIKI); ConR's: 0.2 m (NYUD2)."""
+    """Similarity window for labels and predictions, in the label's unit; not given: one label bin. ConR's and ACCon's code:
+    1 year (AgeDB, IMDB-WIKI); ConR's: 0.2 m (NYUD2)."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature, without unit; where it is learned, its starting value. Effective in both codes: 0.07 (AgeDB, whatever
     their flags say; IMDB-WIKI); in ConR's: 0.2 (NYUD2)."""
     push_power: Annotated[float, units.InBins(power=-1)] = Field(default=0.01, ge=0)
-    """The pushing weight's growth with the label distance, per label unit; not given: 0.01 per label bin; 0 with pushing `exp`: the sample weight alone;
-    unused with pushing `none`. ConR's code ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
+    """The pushing weight's growth with the label distance, per label unit; not given: 0.01 per label bin. 0 with pushing
+    `exp`: the sample weight alone; unused with pushing `none`. ConR's code ("e"): 0.01 (AgeDB, IMDB-WIKI), 0.2 (NYUD2)."""
     label_distance: pairs.LabelDistance = "l2"
     """Distance of labels, and of predictions, of several dimensions; the code for gaze labels was never released."""
     denominator: Denominator | None = None

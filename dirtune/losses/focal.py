@@ -26,8 +26,8 @@ class _Focal(pointwise.PointLoss):
     numbers were made with it; tanh: `tanh(beta e)`, the code's other choice; unshifted: `sigma(beta e)`, as the paper
     writes it, which is one half without an error."""
     beta: Annotated[float, units.InBins(power=-1, of_loss=True)] = Field(default=0.2, gt=0)
-    """Growth rate of the factor, per unit of the labels that the loss is given; not given: 0.2 per label bin. Official: 0.2 (ages), 20 on labels divided
-    by 5 (STS-B)."""
+    """Growth rate of the factor, per unit of the labels that the loss is given; not given: 0.2 per label bin. Official: 0.2
+    (ages), 20 on labels divided by 5 (STS-B)."""
     gamma: float = Field(default=1.0, ge=0)
     """Power of the factor; 0: no factor. Official: 1."""
     weighted: Annotated[bool, Added()] = True

@@ -8,10 +8,11 @@ intrinsic dimension of the labels.
 
 Departures: (1) Trees are grown by Prim's algorithm on the device, all trees at once, where the code sorts pairs on the CPU.
 (2) Of edges of equal length, the one that is shorter in the other space is taken (`ties`), where the code takes the one
-whose rows come first in the batch. (3) Subsets of small batches have half of the rows and more, in eight steps, which is the code's 128..256 for
-batches of 256 (`sizes`); they are drawn by sample, with all views, from the step's seed. (4) A subset without two
-distinct labels or features has no length and is left out; with fewer than two sizes there is no slope, and its part is 0.
-(5) The scale of labels that are all zero is 1; of labels below zero, in the variant agedb, it is their range.
+whose rows come first in the batch. (3) Subsets of small batches have half of the rows and more, in eight steps, which is the
+code's 128..256 for batches of 256 (`sizes`); they are drawn by sample, with all views, from the step's seed. (4) A
+subset without two distinct labels or features has no length and is left out; with fewer than two sizes there is no
+slope, and its part is 0. (5) The scale of labels that are all zero is 1; of labels below zero, in the variant agedb, it
+is their range.
 """
 
 from collections.abc import Callable, Sequence
@@ -144,7 +145,7 @@ def compare_dimensions(
     if len(subsets) < 2:
         return nothing
     counts = torch.tensor([len(subset) for subset in subsets], device=labels.device)
-    # Shorter subsets are filled up with their first row, which is then no member.
+    # Shorter subsets are filled up with row 0 of the batch, there no member of them.
     rows = nn.utils.rnn.pad_sequence(list(subsets), batch_first=True)
     members = torch.arange(rows.shape[1], device=labels.device) < counts[:, None]
     features, of_rows = embeddings[rows], labels[rows].flatten(2) if labels.ndim > 1 else labels[rows][..., None]

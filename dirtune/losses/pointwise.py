@@ -65,8 +65,8 @@ class Huber(PointLoss):
 
     name: Literal["huber"] = "huber"
     beta: Annotated[float, InBins(of_loss=True)] = Field(default=1.0, gt=0)
-    """Largest error with a squared loss, in the unit of the labels that the loss is given; not given: one label bin; towards 0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on
-    labels divided by 5 (STS-B)."""
+    """Largest error with a squared loss, in the unit of the labels that the loss is given; not given: one label bin; towards
+    0 the loss becomes L1. Yang et al.: 1 (ages), 0.3 on labels divided by 5 (STS-B)."""
 
     def compute_elementwise(self, residuals: Float[Tensor, "rows *label"]) -> Float[Tensor, "rows *label"]:
         errors, beta = residuals.abs(), self.beta

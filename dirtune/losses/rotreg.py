@@ -1,7 +1,8 @@
 """ROT-Reg: matches the optimal transport within a batch's features to the transport within its labels.
 
-Zhang, Yan and Yao, "Improving Deep Regression with Tightness", ICLR 2025 (arXiv 2502.09122). Official code: github.com/needylove/Regression_tightness, function `TOT`. Self-transport plans
-with entropy are computed for distances of labels and of features; the term is the difference of their costs in features.
+Zhang, Yan and Yao, "Improving Deep Regression with Tightness", ICLR 2025 (arXiv 2502.09122). Official code:
+github.com/needylove/Regression_tightness, function `TOT`. Self-transport plans with entropy are computed for distances of
+labels and of features; the term is the difference of their costs in features.
 
 Departures: (1) Sinkhorn's iterations run on logarithms and in float64, where the code's exponentials underflow at costs above 7.4
 in float32; they are the same iterations. (2) Their gradient is computed by iterating backwards, so that memory is quadratic in

@@ -62,6 +62,7 @@ class SupReMix(Frozen):
         seed, samples = derive_seed(inputs.draw_seed, "supremix"), inputs.samples.long()
 
         def draw_shares(anchors: slice) -> Tensor:
+            # A pseudo-random number for each ordered pair of samples, whose highest bits below the sign choose a quantile.
             lots = draws.draw_lots(draws.draw_lots(samples[anchors], seed)[:, None] ^ samples, seed)
             places = (lots >> (63 - _QUANTILE_BITS)) & ((1 << _QUANTILE_BITS) - 1)
             return quantiles.to(places.device)[places]

@@ -16,9 +16,9 @@ from dirtune.reweighting.labels import BINS_RULE, LabelBins
 class FDS(nn.Module):
     """Feature distribution smoothing (Yang et al., ICML 2021); formula: `dirtune.models.fds`.
 
-    Smooths in training mode from the third epoch on, by the statistics of the epochs before the last one, and is the identity in
-    evaluation mode. At the end of every epoch, pass
-    the embeddings of the whole training set to `observe`, batch by batch and unsmoothed, and then call `end_epoch`.
+    Smooths in training mode from the third epoch on, by the statistics of the epochs before the last one, and is the identity
+    in evaluation mode. At the end of every epoch, pass the embeddings of the whole training set to `observe`, batch by batch
+    and unsmoothed, and then call `end_epoch`.
 
     Args:
         embedding_dim: embedding size.

@@ -2,8 +2,8 @@
 
 Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
 `dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes, within an
-epoch too if it takes minutes, `models/<id>/` if the model is kept, and the results tables at the end. Temporary files are removed after the record is written: if the process is killed in
-between, the trial is either recorded or resumes.
+epoch too if it takes minutes, `models/<id>/` if the model is kept, and the results tables at the end. Temporary files are
+removed after the record is written: if the process is killed in between, the trial is either recorded or resumes.
 """
 
 import json

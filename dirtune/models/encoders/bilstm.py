@@ -1,6 +1,7 @@
 """The sentence-pair encoder of the STS-B-DIR baselines: word vectors, a bidirectional LSTM, max-pooling, comparison.
 
-Both sentences pass the same word vectors and the same LSTM; each is max-pooled over its tokens, and the pair becomes `[u; v; |u - v|; u * v]`. Sentences are packed, so that the LSTM never reads padding in either direction.
+Both sentences pass the same word vectors and the same LSTM; each is max-pooled over its tokens, and the pair becomes
+`[u; v; |u - v|; u * v]`. Sentences are packed, so that the LSTM never reads padding in either direction.
 
 Source: Wang et al., "GLUE", ICLR 2019 (BiLSTM baseline), as used by Yang et al., ICML 2021 (YyzHarry/
 imbalanced-regression, `sts-b-dir/models.py`): 300-dimensional GloVe vectors, two layers of 1500 units per direction,
