@@ -1,5 +1,6 @@
 """Margin of equivalence: the largest difference that counts as none, fixed before the numbers are seen."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -7,7 +8,8 @@ from dirtune.errors import Fault, InputError
 
 NO_SHARES = frozenset({"r2", "pearson", "spearman", "delta1", "delta2", "delta3", "tolerance"})
 """Metrics without a scale that starts at zero error, of which a share of the reference's mean says nothing."""
-_MARGIN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)")
+# With an exponent, as Python writes a small number of a study file.
+_MARGIN = re.compile(r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(%?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Margin:
             InputError: it is neither a percentage nor a number, it is not above zero, or it is a share of a correlation.
         """
         found = _MARGIN.fullmatch(text.strip())
-        if found is None or not float(found[1]):
+        if found is None or not 0 < float(found[1]) < math.inf:
             rule = "must be a share of the reference's mean such as 2%, or a number in the metric's unit such as 0.5, above 0"
             raise InputError(Fault(where="margin", rule=rule, got=text))
         is_share = found[2] == "%"

@@ -13,6 +13,7 @@ from dirtune.results.statistics.margin import Margin
         (" 1.5 %", 0.015, True, "1.5 % of the reference's mean"),
         ("0.5", 0.5, False, "0.5 in the metric's unit"),
         (".5", 0.5, False, "0.5 in the metric's unit"),
+        (str(0.00005), 0.00005, False, "5e-05 in the metric's unit"),
     ],
 )
 def test_margins_are_read(text: str, number: float, is_share: bool, description: str) -> None:
@@ -21,7 +22,7 @@ def test_margins_are_read(text: str, number: float, is_share: bool, description:
     assert (margin.number, margin.is_share, str(margin)) == (pytest.approx(number), is_share, description)
 
 
-@pytest.mark.parametrize("text", ["", "two", "-2%", "-0.5", "2%%", "nan", "1e999x", "inf", "0", "0%"])
+@pytest.mark.parametrize("text", ["", "two", "-2%", "-0.5", "2%%", "nan", "1e999x", "1e999", "inf", "0", "0%"])
 def test_what_is_no_margin_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="margin: must be a share of the reference's mean"):
         Margin.parse(text)
