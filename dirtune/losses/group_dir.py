@@ -158,7 +158,8 @@ class GroupRnCTerm(nn.Module):
 
 def find_groups(labels: Float[Tensor, " rows"], edges: Float[Tensor, " edges"]) -> Int[Tensor, " rows"]:
     """Return the group of each label: the number of edges that it reaches."""
-    return torch.bucketize(labels, edges.to(labels), right=True)
+    # Torch warns of others, as of a column of a table.
+    return torch.bucketize(labels.contiguous(), edges.to(labels), right=True)
 
 
 def make_soft_targets(

@@ -79,6 +79,11 @@ def test_the_loss_is_its_formula_with_weights():
     assert float(loss(raw, labels, weights)) == pytest.approx(float(total), rel=1e-12)
 
 
+def test_a_column_of_a_table_has_groups_without_a_warning():
+    columns = torch.tensor([[0.0, 1.0], [10.0, 1.0], [25.0, 1.0]])
+    assert find_groups(columns[:, 0], torch.tensor([10.0, 20.0])).tolist() == [0, 1, 2]
+
+
 def test_groups_may_be_quantiles_and_experts_start_at_the_mean():
     labels = torch.tensor([0.0] * 6 + [1.0, 2.0, 3.0, 100.0])
     settings = GroupDIR(groups=2, division="quantile")
