@@ -190,10 +190,15 @@ class TargetCopies(Head):
     """Several copies of the label, each with the regression loss; the prediction is their mean.
 
     Source: Zhang et al., "Improving Deep Regression with Tightness", ICLR 2025 ("multiple targets"); it is not in their code.
+
+    Args:
+        read_dim: size of what the head reads.
+        copies: of the label.
+        offset: `model.label_offset`, in the unit of the regression loss.
     """
 
-    def __init__(self, read_dim: int, copies: int) -> None:
-        super().__init__(read_dim, {"prediction": Outputs(size=copies)})
+    def __init__(self, read_dim: int, copies: int, offset: float = 0.0) -> None:
+        super().__init__(read_dim, {"prediction": Outputs(size=copies, offset=offset)})
 
     def decode(self, raw: Float[Tensor, "rows copies"]) -> Float[Tensor, " rows"]:
         """Return the mean of the copies."""

@@ -366,11 +366,11 @@ def predicts_deviation(config: TrialConfig, manifest: Manifest) -> bool:
 
 def make_head_builder(config: TrialConfig, manifest: Manifest) -> Callable[[int], heads.Head] | None:
     """Return a function that builds the head of a configuration from the size of what it reads; None without a head."""
+    scale, offset = config.model.get_label_units()
     if config.model.target_copies > 1:
-        return partial(heads.TargetCopies, copies=config.model.target_copies)
+        return partial(heads.TargetCopies, copies=config.model.target_copies, offset=offset / scale)
     if not isinstance(config.loss, RawLoss):
         return None
-    scale, offset = config.model.get_label_units()
     labels = heads.HeadLabels.from_histogram(
         manifest.label,
         manifest.train_counts,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dirtune.data.cache import ResidentData
+from dirtune.data.cache import ResidentData, ResidentSplit
 from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.losses.pointwise import L1
@@ -83,6 +83,20 @@ def test_copies_of_the_label_share_the_loss_and_predict_their_mean(configuration
     expected = torch.stack([L1()(copy, split.labels.double()) for copy in output.raw.unbind(1)]).mean()
     loss = next(run_steps(training))
     assert float(loss.parts["regression"]) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"target_copies": 3}], ids=["one prediction", "copies"])
+def test_a_predictor_output_of_zero_is_the_label_offset(
+    settings: dict[str, Any], configuration: Configure, toy: ResidentData
+) -> None:
+    config = configuration(model={"label_scale": 5.0, "label_offset": 4.0, **settings})
+    model = begin_training(config, toy).model
+    for parameter in model.predictor.parameters():
+        torch.nn.init.zeros_(parameter)
+    split = toy.splits["val"]
+    assert isinstance(split, ResidentSplit)
+    predictions = model(split.transform.apply_evaluation(split.inputs)).predictions
+    torch.testing.assert_close(predictions, torch.full((len(split),), 4.0))
 
 
 def test_a_regressor_with_a_head_learns(configuration: Configure, toy: ResidentData) -> None:
