@@ -59,10 +59,10 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
     rows: list[dict[str, Any]] = []
     for arm in (arm for arm in runs.arms if arm.arm in chosen):
         found: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
-        notes: dict[str, str] = {}
+        notes: dict[str, list[str]] = defaultdict(list)
         for trial, calibration, test in _read_splits(storage, arm):
             for kind, halves, note in _list_half_widths(calibration, test, trial, level):
-                notes[kind] = note
+                notes[kind] += [note] if note and note not in notes[kind] else []
                 inside = np.abs(test.labels - test.predictions[trial]) <= halves
                 for region in REGIONS:
                     members = test.regions[region]
@@ -84,7 +84,7 @@ def compute_intervals(root: str | Path, study: str, *, level: float = 0.9, arms:
                     "width_sd": float(width.std(ddof=1)) if has_spread else None,
                     "seeds": len(by_seed),
                     "n": by_seed[0][2],
-                    "note": notes[kind],
+                    "note": "; ".join(notes[kind]),
                 }
             )
     if not rows:

@@ -70,6 +70,18 @@ def _expected(trial: dict[str, SplitPredictions], kind: str, region: str) -> tup
     return float(np.mean(inside)), float(np.mean(widths))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_region_without_calibration_is_noted_whichever_seed_lacks_it(seed: int, tmp_path: Path) -> None:
+    both = [make_predictions(each, labels_seed=3) for each in (0, 1)]
+    # All predictions of the validation split are in one region.
+    val = both[seed]["val"]
+    both[seed]["val"] = replace(val, predictions=np.full_like(val.predictions, val.labels.min()))
+    found = compute_intervals(_write(tmp_path, {"plain": both}), "study", level=LEVEL).to_pylist()
+    notes = {row["kind"]: row["note"] for row in found}
+    assert "0 validation predictions are" in notes["by region"]
+    assert notes["one"] == ""
+
+
 def test_intervals_are_their_definition(tmp_path: Path, trials: dict[str, list[dict[str, SplitPredictions]]]) -> None:
     found = compute_intervals(_write(tmp_path, trials), "study", level=LEVEL).to_pylist()
     assert {(row["arm"], row["kind"]) for row in found} == {
