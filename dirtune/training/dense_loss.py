@@ -2,7 +2,7 @@
 
     regression    mean over labeled pixels of each pixel's loss, weighted by the label bin of the pixel; 0 without any
     terms         one row per image: its flattened embedding, normalized, and the means of its label, prediction and
-                  weight over its labeled pixels
+                  weight over its labeled pixels, zeros for an image without any
 
 Labels are read at the height and width of the predictions, each from the nearest pixel. As in ConR, an image enters a term
 as its flattened embedding and the mean of its labels.
@@ -108,6 +108,7 @@ class DenseLoss(TrainingLoss):
                 spec=self.spec,
                 samples=ranks.gather(batch.rows, batch.counts),
             )
+            inputs = replace(inputs, label_scale=self.label_scale, draw_seed=batch.draw_seed)
             parts |= {name: self.compute_part(name, inputs) for name in self.terms}
         return self.sum_parts(parts)
 

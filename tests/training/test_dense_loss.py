@@ -157,6 +157,21 @@ def test_terms_read_flattened_embeddings_and_means_over_pixels() -> None:
     torch.testing.assert_close(loss.parts["conr"], expected)
 
 
+def test_terms_know_the_label_scale() -> None:
+    # Predictions of up to 10, divided by the scale before they are rounded and compared
+    term = {"variant": "official_sts", "omega": 0.5, "push_power": 0.2}
+    found = [
+        float(
+            _loss(
+                _config(model={"label_scale": scale}, terms={"conr": term}), torch.ones(100), _output(4), _batch()
+            ).parts["conr"]
+        )
+        for scale in (1.0, 100.0)
+    ]
+    # With the large scale all predictions are similar, and every pair of different labels is pushed apart.
+    assert found[0] < found[1]
+
+
 def test_the_first_of_two_views_can_be_reserved_for_the_regression_loss() -> None:
     views = {"count": 2, "augmentation": "depth", "regression": "first"}
     config = _config(recipe={"views": views}, terms={"conr": CONR})
