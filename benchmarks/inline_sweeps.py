@@ -77,7 +77,7 @@ def write_dataset(root: Path) -> None:
     home.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
 
 
-def run_inline(driver: Driver, settings: worker.WorkerSettings, blocks: Blocks, *_: object, **__: object) -> None:
+def run_inline(driver: Driver, settings: worker.WorkerSettings, blocks: Blocks, *_: object) -> None:
     """Run a driver's queue as `tune_run.run_with_tune` does, one trial after another on one resident worker."""
     study = driver.folder.study
     rule = scheduler.build_scheduler(study, read_learning_curves(driver.storage, study))

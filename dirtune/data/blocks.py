@@ -1,8 +1,9 @@
 """Blocks of a data set in Ray's object store, and a worker's data set from these blocks or from disk.
 
 Once per sweep `materialize` reads the whole set with Ray Data, before the first trial starts, because a Ray Data task
-would wait for a CPU that the trials occupy. Encoded images are decoded on the way, by all CPUs, once for all workers. The
-form depends on half of the object store of the smallest node, for each node with a worker receives all blocks:
+would wait for a CPU that the trials occupy. Encoded images are decoded on the way, by all CPUs, once for all workers. Small
+sets without images to decode are read by the driver, which takes less time than the processes of Ray Data to start. The form
+depends on half of the object store of the smallest node, for each node with a worker receives all blocks:
 
     pixels fit             decoded blocks   workers share them, or copy them to their GPU
     encoded bytes fit      encoded blocks   each worker decodes: once if its device has room for the pixels, else per batch
@@ -11,7 +12,7 @@ form depends on half of the object store of the smallest node, for each node wit
 The choice is made once, so that the arms of a sweep see one order of samples on any worker.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -36,6 +37,9 @@ DECODES = "decodes"
 ARRIVAL_TIMEOUT = 60.0
 """Seconds without a block from the object store after which a worker reads from disk."""
 
+DIRECT_BYTES = 64 * 2**20
+"""A set without encoded images of up to this size is read by the driver, in less than a second from a disk."""
+
 # As pixels, 224 x 224 in color: 38 MB.
 _IMAGES_PER_BATCH = 256
 # Every worker copies a shared split up to this size, because one tensor is sliced faster than many chunks.
@@ -54,17 +58,19 @@ class Blocks:
 def materialize(
     storage: Storage, manifest: Manifest, *, budget_bytes: int | None = None, worker: Mapping[str, float] | None = None
 ) -> Blocks:
-    """Read a whole data set with Ray Data into the object store, decoded, encoded, or not at all, as it fits.
+    """Read a whole data set into the object store, decoded, encoded, or not at all, as it fits.
 
     Args:
         storage: the data root.
         manifest: of the data set.
         budget_bytes: memory on each node; None for half of the smallest object store of the nodes that hold a worker.
         worker: resources of a worker, as Ray names them; None for one CPU.
+
+    Raises:
+        InputError: a shard of a small set cannot be read.
     """
     # Importing Ray takes a second, which a process that reads from disk need not wait for.
     import ray
-    import ray.data
 
     if budget_bytes is None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -76,8 +82,13 @@ def materialize(
         budget = STORE_SHARE * min(float(resources.get("object_store_memory", 0)) for resources in with_workers)
     else:
         budget = budget_bytes
-    if _measure_stored_bytes(storage, manifest) > budget:
+    stored_bytes = _measure_stored_bytes(storage, manifest)
+    if stored_bytes > budget:
         return Blocks(storage, None)
+    if stored_bytes <= DIRECT_BYTES and not _is_encoded(manifest):
+        return Blocks(storage, tuple(map(ray.put, _read_shards(storage, manifest))))
+    import ray.data
+
     # All splits are read as one set: starting a Ray Data execution costs seconds, for any amount of data.
     files = [file for split in manifest.splits for file in store.list_shards(storage, manifest, split)]
     dataset = ray.data.read_parquet(files, filesystem=storage.filesystem, include_paths=True)
@@ -93,6 +104,15 @@ def materialize(
 
         dataset = dataset.map_batches(decode_batch, batch_format="pyarrow", batch_size=_IMAGES_PER_BATCH)
     return Blocks(storage, tuple(dataset.materialize().to_arrow_refs()))
+
+
+def _read_shards(storage: Storage, manifest: Manifest) -> Iterator[pa.Table]:
+    """Yield each shard with its path as a column, as Ray Data reads them."""
+    names = [*_list_key_columns(manifest), *manifest.inputs]
+    for file in (file for split in manifest.splits for file in store.list_shards(storage, manifest, split)):
+        with store.open_shard(storage, file) as parquet:
+            table = store.select_columns(parquet.read(names), names, where=file)
+        yield table.append_column("path", pa.array([file] * table.num_rows))
 
 
 def _is_encoded(manifest: Manifest) -> bool:

@@ -202,8 +202,11 @@ def test_dense_micro_batches_are_weighted_by_their_images(rooms: ResidentData) -
 
 
 def test_dense_training_runs_in_half_precision_and_channels_last(rooms: ResidentData) -> None:
+    # Adam's first step has the length of the learning rate in every direction, however small the gradient: not repeatable
+    still = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1e-30}
+
     def losses(**recipe: Any) -> list[float]:
-        training = begin_training(_config(recipe=recipe, **EVERYTHING), rooms)
+        training = begin_training(_config(recipe={**still, **recipe}, **EVERYTHING), rooms)
         return [float(loss.total) for loss in islice(run_steps(training), 2)]
 
     plain, half = losses(), losses(precision="bf16", channels_last=True)

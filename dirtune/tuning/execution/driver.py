@@ -39,6 +39,8 @@ class Driver:
     """Number of concurrent trials; updated while nodes join and leave."""
     check_lock: Callable[[], None]
     """Raises if another driver has taken the study; called before anything is written."""
+    while_starting: Callable[[], object] = lambda: None
+    """Called once, while the first workers start, which takes them seconds; it must not take longer."""
     storage: Storage = field(init=False)
     """The study's folder, with retries of failed operations."""
     counts: dict[schema.Status, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Workarounds for resources that Ray (2.60) does not release: withdrawn placement groups, and those of dead training groups.
+"""Workarounds for Ray (2.60): resources that it does not release, and packages that it imports in vain.
 
 Withdrawn requests (Ray issue 64693). Whenever a trial ends, Tune requests the resources of the next one and, as the worker
 can be reused, cancels the request within milliseconds. Ray leaks the resources of a placement group that is removed while
@@ -14,6 +14,10 @@ waits for its resources forever. `GroupReservations` lets the driver, which outl
 does not let anyone name these placement groups: they are recognized by belonging to this job, having been created since
 the sweep began, having no name, and having the bundles that a group requests. A group that has reported is known exactly;
 if one of two groups that are just starting dies, the other one has to start again.
+
+Packages of trackers (no issue known). Before a run, Tune compares the classes of its callbacks with those of all trackers,
+for its statistics of usage, and imports mlflow and wandb for it where they are installed: two seconds and more.
+`without_callback_statistics` leaves that out.
 """
 
 import contextlib
@@ -23,6 +27,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.air._internal import usage
 from ray.air.execution.resources import PlacementGroupResourceManager, ResourceRequest
 from ray.tune.execution import tune_controller
 from ray.util.placement_group import PlacementGroup
@@ -91,6 +96,17 @@ def use_settled_placement_groups() -> Iterator[None]:
         tune_controller.PlacementGroupResourceManager = PlacementGroupResourceManager
         for manager in managers:
             manager.clear()
+
+
+@contextlib.contextmanager
+def without_callback_statistics() -> Iterator[None]:
+    """Let Tune not count callbacks by their class inside the block."""
+    count = usage.tag_callbacks
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
 
 
 def get_reservation() -> str | None:

@@ -56,6 +56,9 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                 code_version=provenance.get_code_version(),
             )
             driver = Driver(queue, folder, view, stop, plan.concurrency, lock.check)
+            if manifest.label.dense is None:
+                # With per-pixel labels they take longer than workers do to start, and wait until no trial needs the CPUs.
+                driver.while_starting = record_floors
             view.begin(plan, recorded)
             if not queue.is_empty:
                 view.report_activity("reading the data and starting workers")
@@ -73,11 +76,9 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
                     contract=None if study.keep_models == "none" else read_contract(options.data, manifest),
                 )
                 concurrency = Concurrency(study, options.node_types, plan.concurrency)
-                # Per-pixel labels take longer than workers do to start: their floors wait until no trial needs the CPUs.
-                record_early = record_floors if manifest.label.dense is None else None
                 data = blocks.materialize(options.data, manifest, worker=settings.resources)
                 with compaction.keep_compacted(storage):
-                    tune_run.run_with_tune(driver, settings, data, concurrency, while_starting=record_early)
+                    tune_run.run_with_tune(driver, settings, data, concurrency)
                 storage_failure.raise_storage_failure(storage, driver.storage_failure)
                 compaction.compact_if_outdated(storage)
             # Those that could not be recorded before; not after a stop request, which must end soon.

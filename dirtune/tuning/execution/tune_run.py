@@ -7,7 +7,6 @@ short and leave the workers of a group waiting for a reply; `dirtune.tuning.fold
 
 import signal
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,8 @@ WORKER_RESTARTS = 2
 """Number of times that a trial whose worker died resumes from its checkpoint on another worker, before it fails."""
 
 
-def run_with_tune(
-    driver: Driver,
-    settings: worker.WorkerSettings,
-    blocks: Blocks,
-    concurrency: Concurrency,
-    while_starting: Callable[[], object] | None = None,
-) -> None:
+def run_with_tune(driver: Driver, settings: worker.WorkerSettings, blocks: Blocks, concurrency: Concurrency) -> None:
     """Run the driver's whole queue with Ray Tune on resident workers.
-
-    Args:
-        driver: of the sweep.
-        settings: of the workers.
-        blocks: of the data set.
-        concurrency: number of workers, updated while nodes join and leave.
-        while_starting: called once, while the first workers start, which takes them seconds; it must not take longer.
 
     Raises:
         KeyboardInterrupt: on a second Ctrl-C; the workers are killed, and `resume` continues from the files that they wrote.
@@ -64,12 +50,13 @@ def run_with_tune(
     # Tune reserves the resources of a worker; a group reserves its own, and Tune does not accept an empty request.
     resources = settings.resources if settings.workers == 1 else {"memory": 1.0}
     groups = ray_workarounds.GroupReservations(settings.resources, settings.workers) if settings.workers > 1 else None
-    callback = _DriverCallback(driver, concurrency, groups, while_starting)
+    callback = _DriverCallback(driver, concurrency, groups)
     with (
         tempfile.TemporaryDirectory(prefix="dirtune-tune-") as scratch,
         set_environment(TUNE_SETTINGS),
         silence_loggers("ray.tune", "ray.air"),
         ray_workarounds.use_settled_placement_groups(),
+        ray_workarounds.without_callback_statistics(),
         # Tune installs a handler and leaves it behind.
         restore_handlers(signal.SIGUSR1),
     ):
@@ -131,14 +118,9 @@ class _DriverCallback(tune.Callback):
     """Callback that forwards Tune's events to the driver."""
 
     def __init__(
-        self,
-        driver: Driver,
-        concurrency: Concurrency,
-        groups: ray_workarounds.GroupReservations | None,
-        while_starting: Callable[[], object] | None,
+        self, driver: Driver, concurrency: Concurrency, groups: ray_workarounds.GroupReservations | None
     ) -> None:
         self._driver, self._concurrency, self._groups = driver, concurrency, groups
-        self._while_starting = while_starting
         self._holds = device_faults.GpuHolds()
         self._trials: list[Trial] = []
         # By Tune's trial id; without those that have ended
@@ -171,8 +153,8 @@ class _DriverCallback(tune.Callback):
         self._holds.update()
         self._driver.concurrency = self._concurrency.update()
         self._driver.check_stop()
-        if iteration == STEPS_TO_REQUEST_WORKERS and self._while_starting is not None:
-            self._while_starting()
+        if iteration == STEPS_TO_REQUEST_WORKERS:
+            self._driver.while_starting()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         job: TrialJob = trial.config[JOB]
