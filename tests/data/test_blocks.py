@@ -40,7 +40,14 @@ def _same(one: ResidentData, other: ResidentData) -> None:
         assert all(torch.equal(first["image"], second["image"]) for first, second in pairs)
 
 
-def test_blocks_from_the_object_store_equal_the_data_on_disk(digits: Path) -> None:
+@pytest.mark.parametrize("reader", ["the driver", "Ray Data"])
+def test_blocks_from_the_object_store_equal_the_data_on_disk(
+    digits: Path, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reader == "Ray Data":
+        monkeypatch.setattr("dirtune.data.blocks.DIRECT_BYTES", 0)
+    else:
+        monkeypatch.setattr("ray.data.read_parquet", None)
     storage = Storage.open(digits)
     manifest = read_manifest(storage, "digits")
     fetched = fetch(manifest, materialize(storage, manifest), CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,16 +10,20 @@ from typing import Any
 
 import pytest
 import ray
+from ray import tune
 from ray.air.execution.resources import ResourceRequest
 from ray.tune.execution import tune_controller
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
+from dirtune.process import set_environment
 from dirtune.tuning.execution.ray_workarounds import (
     SETTLING_SECONDS,
     GroupReservations,
     SettledPlacementGroups,
     use_settled_placement_groups,
+    without_callback_statistics,
 )
+from dirtune.tuning.execution.tune_run import TUNE_SETTINGS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -68,6 +73,23 @@ def test_requests_that_are_cleared_at_once_are_released_in_the_end(groups: Settl
             groups.request_resources(SMALL)
         groups.clear()
     wait_until_removed(groups, before)
+
+
+def test_tune_imports_no_tracker_to_count_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the workaround it does, or this test holds nothing."""
+    integrations = ["ray.air.integrations.mlflow", "ray.air.integrations.wandb"]
+
+    def run() -> set[str]:
+        for name in integrations:
+            # Another test may have imported it
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        with set_environment(TUNE_SETTINGS):
+            assert tune.run(lambda config: {"loss": 0.0}, callbacks=[tune.Callback()], verbose=0).trials
+        return {name for name in integrations if name in sys.modules}
+
+    with without_callback_statistics():
+        assert run() == set()
+    assert run() == set(integrations)
 
 
 def test_the_next_request_takes_a_canceled_one(groups: SettledPlacementGroups) -> None:
