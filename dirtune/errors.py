@@ -82,9 +82,10 @@ class Fault:
             text += f", got {_cut(repr(self.got), _LONGEST_VALUE)}"
         if self.known:
             text += f"; known: {_list_names(sorted(self.known))}"
-            # One name: a list of guesses would repeat the known ones.
-            close = get_close_matches(str(self.got)[:_LONGEST_VALUE], list(self.known), n=1)
-            text += f" (did you mean {close[0]!r}?)" if close else ""
+            # One name, as a list of guesses would repeat the known ones, in any case
+            folded = {name.casefold(): name for name in self.known}
+            close = get_close_matches(str(self.got)[:_LONGEST_VALUE].casefold(), folded, n=1)
+            text += f" (did you mean {folded[close[0]]!r}?)" if close else ""
         return _cut(escape_control_characters(text), _LONGEST_FAULT)
 
 

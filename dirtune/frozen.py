@@ -158,7 +158,8 @@ def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, pre
         kind, context = detail["type"], detail.get("ctx", {})
         location = [str(part) for part in detail["loc"]]
         path, models = _resolve_location(model, location[:-1] if kind == "extra_forbidden" else location)
-        key, rule, got, known = ".".join([prefix, *path] if prefix else path), "is missing", None, []
+        key, rule, known = ".".join([prefix, *path] if prefix else path), "is missing", list[str]()
+        got: Any = None
         if kind == "extra_forbidden":
             key = f"{key}.{location[-1]}".removeprefix(".")
             rule, got = "unknown key", location[-1]
@@ -173,13 +174,31 @@ def to_faults(error: ValidationError, model: type[BaseModel], *, where: str, pre
             rule, got = f"should be {detail['msg']}", detail["input"]
         elif kind != "missing":
             rule = _RULES.get(kind) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+            rule = _PATTERNS.get(str(context.get("pattern")), rule)
             got = detail["input"]
             if got is None:
                 rule += ", got null"
             elif kind == "string_type" and isinstance(got, bool | int | float):
                 rule += " (write it in quotes)"
+            elif kind in ("float_type", "int_type") and isinstance(got, str) and _NUMBER.fullmatch(got):
+                rule += " (write it without quotes and underscores)"
+            elif kind in _MAPPING_TYPES and isinstance(got, str) and (main := _find_main_field(models)):
+                rule += f" such as {{{main}: {got}}}"
+            elif kind == "value_error" and isinstance(got, Mapping):
+                # Of many settings, those that the rule names
+                named = {name: value for name, value in got.items() if re.search(rf"\b{re.escape(name)}\b", rule)}
+                got = named if named and ", got " not in rule else None
         faults.append(Fault(where=where, key=key, rule=rule, got=got, known=known))
     return faults
+
+
+_NUMBER = re.compile(r"[-+]?(\.[0-9_]+|[0-9_]+(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
+_MAPPING_TYPES = {"model_type", "model_attributes_type", "dict_type"}
+
+
+def _find_main_field(models: Sequence[type[BaseModel]]) -> str:
+    """Return the field that names a thing, for which the name alone is often given, else ""."""
+    return next((name for name in ("name", "metric") for model in models if name in model.model_fields), "")
 
 
 _SCALARS = {"bool", "int", "float", "str"}
@@ -194,6 +213,11 @@ _RULES = {
     "list_type": "must be a list",
     "too_short": "must not be empty",
     "scalar": "must be a number, a text, true, false or null",
+}
+_NAME = "alone, and begin with a letter or a digit"
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9_-]*$": f"must have lower-case letters, digits, - and _ {_NAME}",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": f"must have letters without accents, digits, ., - and _ {_NAME}",
 }
 
 

@@ -19,6 +19,8 @@ def test_a_fault_names_place_rule_value_and_known_names() -> None:
 def test_a_fault_suggests_the_closest_known_name() -> None:
     fault = Fault(where="f", rule="unknown term", got="comr", known=("conr", "accon"))
     assert str(fault).endswith("known: accon, conr (did you mean 'conr'?)")
+    fault = Fault(where="f", rule="unknown name", got="MSE", known=("l1", "mse"))
+    assert str(fault).endswith("known: l1, mse (did you mean 'mse'?)")
 
 
 @pytest.mark.parametrize("got", [0, 0.0, "", False, []])

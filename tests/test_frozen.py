@@ -142,7 +142,16 @@ def test_lists_are_valid_tuples_and_integers_are_valid_floats() -> None:
         ({"dark": "yes"}, "dark: should be a valid boolean, got 'yes'"),
         ({"size": {"rows": 1.0}}, "size.rows: should be a valid integer, got 1.0"),
         ({"size": {"rows": True}}, "size.rows: should be a valid integer, got True"),
-        ({"size": {"ratio": "0.5"}}, "size.ratio: should be a valid number, got '0.5'"),
+        (
+            {"size": {"ratio": "0.5"}},
+            "size.ratio: should be a valid number (write it without quotes and underscores), got '0.5'",
+        ),
+        (
+            {"size": {"rows": "1_000"}},
+            "size.rows: should be a valid integer (write it without quotes and underscores), got '1_000'",
+        ),
+        ({"size": {"ratio": "nan"}}, "size.ratio: should be a valid number, got 'nan'"),
+        ({"shape": "box"}, "shape: must be a mapping such as {name: box}, got 'box'"),
         ({"size": {"ratio": True}}, "size.ratio: should be a valid number, got True"),
         ({"size": {"ratio": math.nan}}, "size.ratio: should be a finite number, got nan"),
         ({"size": {"ratio": math.inf}}, "size.ratio: should be a finite number, got inf"),

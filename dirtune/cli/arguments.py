@@ -33,10 +33,20 @@ def parse_assignments(texts: list[str], flag: str, model: "type[BaseModel]") -> 
     # pydantic is not loaded before a command needs it.
     from dirtune.frozen import find_annotations
 
-    pairs = [(*text.partition("=")[::2], text) for text in texts]
+    pairs = [(*_split_assignment(text), text) for text in texts]
     # All wrong texts are reported at once, as in a study file.
     _check_names([(name if "=" in text else "", text) for name, _, text in pairs], flag)
     return {name: _parse_value(value, find_annotations(model, name), f"{flag} {name}") for name, value, _ in pairs}
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    """Return name and value, which the first equals sign separates if it is not in the name of an arm or part."""
+    name, _, value = text.partition("=")
+    # As in arms.beta=0.5.recipe.epochs=9
+    is_arm = re.fullmatch(r"(arms|parts)\.[^.]+", name) and not value.lstrip().startswith("{")
+    if is_arm and (match := re.fullmatch(r"(.+?(?:\.[a-z]\w*)+)=(.*)", value, re.DOTALL)):
+        return f"{name}={match[1]}", match[2]
+    return name, value
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:

@@ -39,6 +39,16 @@ _RESOLVERS = (
 )
 
 
+_HINTS = {
+    "mapping values are not allowed here": "; a text with a colon and a blank needs quotes",
+    r"'\t' that cannot start any token": "; indent with blanks, not with tabs",
+    "that cannot start any token": "; a text that begins with it needs quotes",
+    "found undefined alias": "; a text that begins with * needs quotes",
+    "but found another document": "; a file has one, without --- between",
+}
+"""Remedies by a part of PyYAML's sentence on a problem."""
+
+
 class _CoreSchema(Composer, SafeConstructor, Resolver):
     """Composer and constructor of the core schema of YAML 1.2 with merge keys."""
 
@@ -123,7 +133,8 @@ class _CoreSchema(Composer, SafeConstructor, Resolver):
         value = float(re.sub(r"\.(inf|nan)$", r"\1", node.value.lower()))
         if abs(value) == float("inf") and node.value[-1] in "0123456789.":
             raise yaml.constructor.ConstructorError(None, None, "the number is too large", node.start_mark)
-        return value
+        # Without the sign of zero, which would make two values of one
+        return value + 0.0
 
 
 for _name, _expression, _first in _RESOLVERS:
@@ -218,7 +229,8 @@ def _parse(text: str, where: str, only_texts: bool) -> Any:
             fault = error
     if isinstance(fault, yaml.MarkedYAMLError):
         line = f"{where}:{fault.problem_mark.line + 1}" if fault.problem_mark else where
-        raise InputError(Fault(where=line, rule=f"not readable as YAML ({fault.problem})"))
+        hint = next((hint for problem, hint in _HINTS.items() if problem in str(fault.problem)), "")
+        raise InputError(Fault(where=line, rule=f"not readable as YAML ({fault.problem}{hint})"))
     # A bad character, a broken escape, or the value of a tag that does not fit it
     reason = " ".join(str(fault).split())
     raise InputError(Fault(where=where, rule=f"not readable as YAML ({reason})"))
@@ -251,7 +263,9 @@ def read_text(path: Path) -> str:
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-16" if is_utf16 else "utf-8-sig").read()
     except FileNotFoundError:
         raise InputError(Fault(where=str(path), rule="no such file")) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(where=str(path), rule=f"cannot be read ({error}); save it as UTF-8")) from None
+    except OSError as error:
         raise InputError(Fault(where=str(path), rule=f"cannot be read ({error})")) from None
 
 

@@ -39,8 +39,8 @@ class DeclaredArm(NamedTuple):
 def expand_arms(study: Study) -> Iterator[DeclaredArm]:
     """Yield every arm of a study, the named ones first; a named arm replaces a derived one of the same name."""
     arms: dict[str, Overlay] = dict(study.arms)
-    for parts in _list_compositions(study):
-        arms.setdefault("+".join(parts) or NO_PART, compose([study.parts[part] for part in parts]))
+    for parts in list_compositions(study):
+        arms.setdefault(name_composition(parts), compose([study.parts[part] for part in parts]))
     # Last, since the reference may be a derived arm.
     arms = {**arms, **{name: varied for name, varied in _vary_reference(study, arms).items() if name not in arms}}
     axis_names = _shorten_paths(list(study.axes))
@@ -119,7 +119,12 @@ def format_search_name(arm: str, repeat: int) -> str:
     return f"{arm}@search{repeat}"
 
 
-def _list_compositions(study: Study) -> list[tuple[str, ...]]:
+def name_composition(parts: Sequence[str]) -> str:
+    """Return the name of the arm that is composed of parts."""
+    return "+".join(parts) or NO_PART
+
+
+def list_compositions(study: Study) -> list[tuple[str, ...]]:
     """Return the distinct compositions of parts, each in the order in which the parts are declared."""
     derive, chosen = study.derive, list[Sequence[str]]()
     if derive.ladder:

@@ -18,13 +18,15 @@ from dirtune import plugins
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.io.yamlfile import dump_yaml, parse_yaml, read_text
-from dirtune.nested import merge, nest
+from dirtune.nested import merge
 
 if TYPE_CHECKING:
     from dirtune.study.schema import Study
 
 VARIANTS = "variants"
 _SUFFIXES = {".yaml", ".yml"}
+_SECTIONS_OF_PATHS = {"axes", "space", "derive.one_factor"}
+"""Sections of a study whose keys are dotted paths of settings."""
 
 StudySource: TypeAlias = "str | Path | Mapping[str, Any] | Study"
 """A study file, the name of a shipped study, the content of a file as a mapping, or a `dirtune.Study`."""
@@ -134,8 +136,30 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
             rule = "must be dotted paths of the study, such as base.recipe.epochs"
             raise InputError(Fault(where="changes", rule=rule, got=wrong[0]))
         for path, value in changes.items():
-            plain = merge(plain, nest(path, value))
+            changed = merge(plain, _nest_change(plain, path, value))
+            if value == {} and changed == plain:
+                rule = "{} changes nothing, because settings are merged; null leaves out those of an arm or term"
+                raise InputError(Fault(where="changes", key=path, rule=rule))
+            plain = changed
     return StudyText(yaml=_to_yaml(plain, found.where), where=found.where, folder=found.folder)
+
+
+def _nest_change(plain: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a value under a dotted path of a study, whose keys may have dots: names of arms, and paths of settings."""
+    keys, rest, current = list[str](), path.split("."), plain
+    while rest:
+        # The longest key that is there; in a section of paths, all of a new one
+        lengths = range(len(rest), 0, -1)
+        new = len(rest) if ".".join(keys) in _SECTIONS_OF_PATHS else 1
+        length = next((each for each in lengths if ".".join(rest[:each]) in current), new)
+        key, rest = ".".join(rest[:length]), rest[length:]
+        keys.append(key)
+        below = current.get(key)
+        current = below if isinstance(below, Mapping) else {}
+    for key in reversed(keys):
+        value = {key: value}
+    changed: dict[str, Any] = value
+    return changed
 
 
 def load_plugins(

@@ -11,7 +11,13 @@ from dirtune.frozen import find_models, read, to_canonical_json
 from dirtune.nested import get_leaf, iter_leaves, merge, nest
 from dirtune.randomness import SEED_LIMIT, SEEDS_PER_REPETITION
 from dirtune.results.statistics.margin import Margin
-from dirtune.study.expand import count_arms, format_search_name, format_transfer_name
+from dirtune.study.expand import (
+    count_arms,
+    format_search_name,
+    format_transfer_name,
+    list_compositions,
+    name_composition,
+)
 from dirtune.study.schema import Arm, Study
 from dirtune.study.space import Choice, Distribution, count_configurations
 
@@ -20,6 +26,22 @@ LONGEST_NAME = 200
 MAX_ARMS = 10_000
 MAX_TRIALS = 1_000_000
 """Of all arms together, without those of searches. A study is listed in full for every plan and sweep."""
+_LOOKALIKES: dict[int, int | str | None] = {
+    **str.maketrans(
+        # Cyrillic and Greek letters, small Cyrillic ones, omicron
+        "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"
+        "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+        "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u04bb\u03bf",
+        "ABEKMHOPCTYXSIJABEZHIKMNOPTYXaeopcyxsijdho",
+    ),
+    # Hyphens, dashes and minus; quotes
+    **dict.fromkeys(range(0x2010, 0x2016), "-"),
+    0x2212: "-",
+    **dict.fromkeys((0x2018, 0x2019, 0x02BC), "'"),
+    # Selectors of a variant of the character before
+    **dict.fromkeys(range(0xFE00, 0xFE10)),
+}
+"""Characters that tables show alike."""
 _OWNERS = {"seed": "seeds", "objective": "objective"}
 _NO_POPULATION = (
     "was removed, since an arm whose settings change during training is no configuration to compare; "
@@ -81,6 +103,18 @@ def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
         for part in composed.get(key, ()):
             if part not in study.parts:
                 yield Fault(where=where, key=key, rule="unknown part", got=part, known=list(study.parts))
+    yield from _find_ambiguous_compositions(study, where)
+
+
+def _find_ambiguous_compositions(study: Study, where: str) -> Iterator[Fault]:
+    """Find compositions of parts with the name of another one, such as x and y beside a part `x+y`."""
+    seen = dict[str, Sequence[str]]()
+    for parts in list_compositions(study):
+        name = name_composition(parts)
+        if (first := seen.setdefault(name, parts)) != parts:
+            one, other = (" and ".join(map(repr, each)) or "no part" for each in (first, parts))
+            rule = f"the derived arm {name!r} would be made of {one} and also of {other}: rename a part"
+            yield Fault(where=where, key="parts", rule=rule)
 
 
 def _find_name_faults(section: str, names: Iterable[str], where: str) -> Iterator[Fault]:
@@ -94,10 +128,16 @@ def _find_name_faults(section: str, names: Iterable[str], where: str) -> Iterato
             rule = "a name must not begin or end with a blank, or have line breaks or invisible characters"
         elif len(name) > LONGEST_NAME:
             rule = f"a name must have at most {LONGEST_NAME} characters"
-        elif (first := seen.setdefault(unicodedata.normalize("NFKC", name), name)) != name:
+        elif (first := seen.setdefault(_draw_name(name), name)) != name:
             rule = f"the name looks like {first!r}"
         if rule is not None:
             yield Fault(where=where, key=section, rule=rule, got=name)
+
+
+def _draw_name(name: str) -> str:
+    """Return what a reader sees of a name: letters of other alphabets as the Latin ones that they look like."""
+    drawn = unicodedata.normalize("NFKC", name).translate(_LOOKALIKES)
+    return " ".join(drawn.split())
 
 
 def find_study_faults(study: Study, arms: Sequence[str], where: str) -> Iterator[Fault]:

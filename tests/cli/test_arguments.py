@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dirtune.cli import app
-from dirtune.cli.arguments import parse_assignments, parse_names
+from dirtune.cli.arguments import parse_assignments, parse_changes, parse_names
 from dirtune.config import TrialConfig
 from dirtune.errors import InputError
 from dirtune.frozen import read
@@ -109,3 +109,13 @@ def test_a_study_of_the_results_may_be_given_by_its_file(tmp_path: Path) -> None
     (tmp_path / "other/results/trials").mkdir(parents=True)
     with pytest.raises(InputError, match="mine"):
         app(["check", str(tmp_path / "own.yaml"), "--results", str(tmp_path)], standalone_mode=False)
+
+
+def test_arms_with_an_equals_sign_are_changed_by_their_name() -> None:
+    texts = ["arms.beta=0.5.recipe.epochs=9", "arms.b.alpha=2", "arms.c={data: {name: a.b}}", "question=a.b=c"]
+    assert parse_changes(texts) == {
+        "arms.beta=0.5.recipe.epochs": 9,
+        "arms.b.alpha": 2,
+        "arms.c": {"data": {"name": "a.b"}},
+        "question": "a.b=c",
+    }

@@ -31,6 +31,26 @@ def test_broken_yaml_names_file_and_line() -> None:
         parse_yaml("a: 1\n  b: [2\n", where="s.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("a: does: it work?", "a text with a colon and a blank needs quotes"),
+        ("a: @home", "a text that begins with it needs quotes"),
+        ("a: *home", "a text that begins with * needs quotes"),
+        ("a:\n\tb: 1", "indent with blanks, not with tabs"),
+        ("a: 1\n---\na: 2", "a file has one, without --- between"),
+    ],
+)
+def test_faults_that_are_often_made_have_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_yaml(text, where="t")
+    assert str(caught.value).endswith(f"; {remedy})")
+
+
+def test_zero_has_no_sign() -> None:
+    assert str(parse_yaml("[-0.0, 0.0, -0e0]", where="t")) == "[0.0, 0.0, 0.0]"
+
+
 def test_yaml_cannot_construct_python_objects() -> None:
     with pytest.raises(InputError, match="not readable as YAML"):
         parse_yaml("x: !!python/object/apply:os.getcwd []", where="s.yaml")

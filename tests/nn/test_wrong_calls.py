@@ -217,7 +217,7 @@ def test_a_loss_refuses_what_does_not_fit_in_one_sentence(name: str) -> None:
         (lambda: nn.LabelBins.from_labels([1, 2], low=FINITE[0]), "labels: low: must be a finite number, got nan"),
         (
             lambda: nn.LabelBins.from_labels([1, 2], many_above="100"),
-            "labels: many_above: should be a valid integer, got '100'",
+            "labels: many_above: should be a valid integer (write it without quotes and underscores), got '100'",
         ),
         (lambda: nn.LabelBins.from_labels([1, 2], many_above=5), "labels: few_below: no bin may be both many and few"),
         (lambda: dirtune.weights(TRAINING, lds="gaussian"), "lds: must be True or False"),

@@ -79,3 +79,30 @@ def test_faults_of_a_variant_name_the_variant(tmp_path: Path) -> None:
     file = StudyFile(path=path, variant="faces")
     with pytest.raises(InputError, match=r"mine\.yaml:faces: base\.recipe\.epoch: unknown key"):
         resolve(file.read_plain(), where=file.where)
+
+
+def test_changes_reach_keys_with_dots() -> None:
+    axis = {"distribution": "uniform", "low": 0.1, "high": 1.0}
+    study = {"name": "s", "arms": {"a": {}, "b.c": {"recipe": {"epochs": 2}}}, "space": {"recipe.learning_rate": axis}}
+    changes = {
+        "arms.b.c.recipe.epochs": 3,
+        "arms.d.alpha": 2,
+        "axes.recipe.epochs": [1, 2],
+        "space.recipe.learning_rate.low": 0.2,
+        "space.terms.conr.omega": axis,
+        "derive.one_factor.model.dropout": [0.1],
+    }
+    assert find_study(study, changes).read_plain() == {
+        "name": "s",
+        "arms": {"a": {}, "b.c": {"recipe": {"epochs": 3}}, "d": {"alpha": 2}},
+        "axes": {"recipe.epochs": [1, 2]},
+        "space": {"recipe.learning_rate": axis | {"low": 0.2}, "terms.conr.omega": axis},
+        "derive": {"one_factor": {"model.dropout": [0.1]}},
+    }
+
+
+def test_a_change_that_changes_nothing_is_refused() -> None:
+    study = {"name": "s", "base": {"alpha": 1}, "arms": {"a": {"alpha": 2}, "b": {}}}
+    with pytest.raises(InputError, match=r"changes: arms\.a: {} changes nothing"):
+        find_study(study, {"arms.a": {}})
+    assert find_study(study, {"arms.c": {}}).read_plain()["arms"] == {"a": {"alpha": 2}, "b": {}, "c": {}}

@@ -252,3 +252,35 @@ def test_a_study_that_could_never_be_listed_is_refused_at_once() -> None:
 def test_an_unknown_key_with_dots_is_one_fault(key: str) -> None:
     (fault,) = faults_of(**{key: 3})
     assert "unknown key" in fault
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a", "\u0430"),
+        ("HAM", "\u041d\u0410\u041c"),
+        ("OMEGA", "\u039f\u039c\u0395GA"),
+        ("a-b", "a\u2013b"),
+        ("a b", "a  b"),
+        ("a'", "a\u2019"),
+        ("a", "a\ufe0f"),
+    ],
+)
+def test_names_that_a_reader_cannot_tell_apart_are_refused(one: str, other: str) -> None:
+    found = faults_of(reference=one, arms={one: {}, other: {"terms": {"conr": {}}}})
+    assert found == [f"t: arms: the name looks like {one!r}, got {other!r}"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "derive", "name"),
+    [
+        (("x+y", "x", "y"), {"add_one_in": ["x+y"], "leave_one_out": ["x", "y"]}, "x+y"),
+        (("base",), {"add_one_in": ["base"]}, "base"),
+    ],
+)
+def test_parts_whose_compositions_would_share_a_name_are_refused(
+    parts: tuple[str, ...], derive: dict[str, Any], name: str
+) -> None:
+    overlays = {part: {"alpha": 2.0 + place} for place, part in enumerate(parts)}
+    (found,) = faults_of(parts=overlays, derive=derive)
+    assert found.startswith(f"t: parts: the derived arm {name!r} would be made of ")
