@@ -253,6 +253,11 @@ class TrialConfig(Frozen):
         # Smoothing acts on the input of the predictor, and the first stage trains none.
         if scheme == "two_stage" and self.reweighting.fds is not None:
             raise ValueError("scheme 'two_stage' leaves reweighting.fds without effect")
+        reads = {getattr(term, "reads", "representation") for term in self.terms.get_active().values()}
+        has_projection = self.model.projection_dim is not None and "representation" in reads
+        if scheme == "two_stage" and getattr(self.model.encoder, "freeze", False) and not has_projection:
+            rule = "scheme 'two_stage' has nothing to train in its first stage: model.encoder.freeze keeps the encoder"
+            raise ValueError(f"{rule}, and no term reads a projection (model.projection_dim)")
         if isinstance(self.scheme, TwoStage | RRT):
             # Its other rules hold wherever the recipe's do.
             check_micro_batches(self.scheme.make_recipe(self.recipe), key="scheme.batch_size")

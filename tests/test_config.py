@@ -139,6 +139,7 @@ def test_the_terms_need_a_view() -> None:
 
 
 ACCON = {"accon": {}}
+FROZEN = {"encoder": {"name": "torchvision", "model": "resnet18", "freeze": True}}
 
 
 @pytest.mark.parametrize(
@@ -151,12 +152,30 @@ ACCON = {"accon": {}}
             {"scheme": {"name": "two_stage"}, "terms": ACCON, "reweighting": {"fds": {}}},
             "'two_stage' leaves reweighting.fds without effect",
         ),
+        ({"scheme": {"name": "two_stage"}, "terms": ACCON, "model": FROZEN}, "nothing to train in its first stage"),
+        (
+            # Rank-N-Contrast reads the embedding.
+            {"scheme": {"name": "two_stage"}, "terms": {"rnc": {}}, "model": {**FROZEN, "projection_dim": 4}},
+            "nothing to train in its first stage",
+        ),
     ],
-    ids=["no terms", "no regression", "no regression to retrain", "smoothing for nothing"],
+    ids=[
+        "no terms",
+        "no regression",
+        "no regression to retrain",
+        "smoothing for nothing",
+        "frozen",
+        "frozen and no projection read",
+    ],
 )
 def test_a_scheme_with_a_stage_without_loss_is_rejected(settings: dict[str, Any], rule: str) -> None:
     (fault,) = faults_of(settings)
     assert rule in fault
+
+
+def test_a_first_stage_may_train_the_projection_of_a_frozen_encoder() -> None:
+    model = {**FROZEN, "projection_dim": 4}
+    assert configuration(scheme={"name": "two_stage"}, terms=ACCON, model=model).scheme.name == "two_stage"
 
 
 def test_an_unknown_scheme_is_rejected_with_the_known_ones() -> None:
