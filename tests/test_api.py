@@ -120,7 +120,7 @@ def test_a_mapping_has_the_faults_of_a_file(study: dict[str, object], words: str
         {},
         {"seeds": [0]},
         {"seeds": "0", "arms": ["vanilla"], "question": 3},
-        {"seeds": [], "colour": "red", "search": {"sampler": "cmaes", "trials": 0}},
+        {"seeds": [], "kolor": "red", "search": {"sampler": "cmaes", "trials": 0}},
         {"base": {"seed": object()}},
         {"seeds": [True], "space": {"recipe.epochs": {"kind": "int"}}, "resources": {"fuse": 2}},
     ],

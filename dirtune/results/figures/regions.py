@@ -14,6 +14,9 @@ from dirtune.metrics import REGIONS
 from dirtune.results.figures import _arms, _effects, _floors, _request, _style
 from dirtune.results.tables.render.cells import format_metric
 
+MAX_VECTOR_DOTS = 2000
+"""More dots are drawn as an image inside a vector file, which would have hundreds of bytes for each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegionBars:
@@ -77,6 +80,7 @@ def draw_regions(bars: RegionBars) -> Figure:
     figure = _style.make_figure(_style.COLUMN if len(bars.arms) <= 4 else _style.PAGE, 2.0)
     axes = figure.add_subplot()
     width = 0.8 / max(len(bars.arms), 1)
+    dots = sum(len(values) for arm in bars.seeds for values in arm)
     for position, color in enumerate(_style.assign_colors(bars.arms, bars.reference).values()):
         centers = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
         means = bars.means[position]
@@ -103,7 +107,8 @@ def draw_regions(bars: RegionBars) -> Figure:
             # Dots next to each other, so that equal values stay visible.
             step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2
             x = [center - 0.12 * width + (i - middle) * step for i in range(len(values))]
-            axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
+            style = {"s": 6, "color": color, "edgecolors": "white", "linewidths": 0.3, "zorder": 3}
+            axes.scatter(x, values, rasterized=dots > MAX_VECTOR_DOTS, **style)
     # Within the limits of the bars: a floor far above them would leave the arms no room. It is a number at the edge.
     low, high = axes.get_ylim()
     line = 0.08 * (high - low)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +16,7 @@ from dirtune.errors import InputError
 from dirtune.metrics import REGIONS
 from dirtune.results.analysis.curves import read_curve
 from dirtune.results.figures import COLORS, REFERENCE_COLOR, PlotRequest, build_regions, draw_curve, draw_regions, plot
+from dirtune.results.figures.regions import RegionBars
 from dirtune.results.tables.table import make_arm_table
 from tests.results.record_factory import OFFSETS, record, write_study
 
@@ -83,6 +86,18 @@ def test_regions_draw_a_bar_per_arm_and_region_and_a_dot_per_seed(root: Path) ->
     assert len(_error_bars(axes)) == len(REGIONS)
     assert axes.get_ylabel() == "MAE [degrees]"
     assert axes.get_ylim()[0] == 0
+
+
+def test_thousands_of_dots_are_an_image_in_a_vector_file(root: Path) -> None:
+    bars = build_regions(PlotRequest(root=root, study="study"))
+    many = replace(bars, seeds=tuple(tuple(values * 400 for values in row) for row in bars.seeds))
+
+    def measure(drawn: RegionBars) -> int:
+        file = BytesIO()
+        draw_regions(drawn).savefig(file, format="svg")
+        return len(file.getvalue())
+
+    assert measure(many) < 5 * measure(bars)
 
 
 def _error_bars(axes: Axes) -> list[np.ndarray]:
