@@ -7,9 +7,11 @@ without its text.
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -38,6 +40,12 @@ MAX_LINES = 6
 """Arms whose lines with bands a reader can follow."""
 MAX_ROWS = 44
 """Arms that a page has room for."""
+_LONGEST_NAME = 60
+"""Characters of a name."""
+# Not shown, before names that begin with an underscore
+_MARK = "\u2060"
+# Labels that matplotlib gives to artists without one
+_NO_NAME = re.compile(r"_(child|container|image|line)\d+|_nolegend_")
 PANELS_PER_ROW, MAX_PANELS = 4, 8
 GOOD, BAD = "#0072B2", "#D55E00"
 DIVERGING = LinearSegmentedColormap.from_list("good to bad", [GOOD, "#FFFFFF", BAD])
@@ -135,19 +143,36 @@ def show_names_literally(figure: Figure) -> None:
 
 
 def _format_literally(format_label: Callable[..., str], x: float, position: int | None = None) -> str:
-    return _make_literal(format_label(x, position))
+    return _make_literal(shorten_name(format_label(x, position)))
 
 
 def _make_literal(text: str) -> str:
-    return escape_control_characters(text).replace("$", r"\$")
+    return escape_control_characters(text.replace(_MARK, "")).replace("$", r"\$")
+
+
+def shorten_name(name: str) -> str:
+    """Return a name without its middle if a figure has no room for it."""
+    half = (_LONGEST_NAME - 5) // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]} ... {name[-half:]}"
+
+
+def _mark_names(axes: Axes) -> None:
+    """Let names that begin with an underscore have an entry in the legend, from which matplotlib leaves them out."""
+    artists: list[Any] = [*axes.get_children(), *axes.containers]
+    for artist in artists:
+        label = str(artist.get_label())
+        if label.startswith("_") and not _NO_NAME.fullmatch(label):
+            artist.set_label(_MARK + label)
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> int:
     """Draw the legend of some axes and return its number of rows."""
     # Axes without labeled lines have no legend.
+    _mark_names(axes)
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return 0
+    labels = [shorten_name(label) for label in labels]
     room = figure.get_figwidth() * CHARACTERS_PER_INCH
     # 6 characters for the line sample and the gaps
     columns = int(room / (max(map(len, labels)) + 6))

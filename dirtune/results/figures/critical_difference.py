@@ -113,4 +113,4 @@ def _draw_arm(axes: Axes, text: str, rank: float, bars: float, place: tuple[int,
     row = bars + (position if is_left else count - 1 - position)
     end = 1 - 0.04 * (count - 1) if is_left else count + 0.04 * (count - 1)
     axes.plot([rank, rank, end], [0, row, row], color="black", linewidth=0.7, clip_on=False)
-    axes.text(end, row, text, va="center", ha="right" if is_left else "left")
+    axes.text(end, row, _style.shorten_name(text), va="center", ha="right" if is_left else "left")

@@ -86,3 +86,23 @@ def test_names_begin_no_formula_and_have_no_control_characters() -> None:
 
     expected = [r"$\undefined$ a$", r"\x1b]0;title\x07", r"50\$", "$x^2$"]
     assert [shown.count(name) for name in expected] == [3, 3, 2, 2]
+
+
+def test_names_with_an_underscore_have_an_entry_and_long_ones_lose_their_middle() -> None:
+    names = ["_hidden", "__init__", "plain", "w" * 200]
+    with mpl.rc_context(STYLE):
+        figure = make_figure(7.0, 1.0)
+        axes = figure.add_subplot()
+        for place, name in enumerate(names[:2]):
+            axes.plot([0, 1], [place, place], label=name)
+            axes.plot([0, 1], [place, place])
+        axes.bar([0, 1], [1, 2], label=names[2])
+        axes.scatter([0, 1], [1, 2], label=names[3])
+        axes.set_yticks([0, 1], names[2:])
+        finish_figure(figure, "caption", axes)
+        show_names_literally(figure)
+        (legend,) = figure.legends
+        shown = f"{'w' * 27} ... {'w' * 27}"
+        assert [text.get_text() for text in legend.get_texts()] == ["_hidden", "__init__", shown, "plain"]
+        figure.draw_without_rendering()
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["plain", shown]

@@ -6,6 +6,7 @@ mean little. CSV and JSON have everything at full precision. Markdown and LaTeX 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -21,6 +22,7 @@ from dirtune.results.tables.render.footer import make_footer
 from dirtune.results.tables.render.grids import Grid, make_grids
 from dirtune.results.tables.table import ArmTable
 
+_MARKDOWN = re.compile(r"[\\`*<$~]|(?<!\w)_|_(?!\w)")
 REQUEST = "dirtune table"
 """First words of the comment with the request."""
 
@@ -83,7 +85,15 @@ def to_plain_rows(grid: Grid) -> list[list[str]]:
 
 def to_markdown_rows(grid: Grid) -> list[list[str]]:
     """Return the lines of a grid in Markdown, before `|` is escaped."""
-    return [[*row.keys, *(f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells)] for row in grid.rows]
+    return [
+        [*map(escape_markdown, row.keys), *(f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells)]
+        for row in grid.rows
+    ]
+
+
+def escape_markdown(name: str) -> str:
+    """Return a name that Markdown shows as it is; underscores inside of words have no meaning there."""
+    return _MARKDOWN.sub(r"\\\g<0>", name)
 
 
 def format_request(table: Comparison) -> str:

@@ -1,7 +1,7 @@
 r"""LaTeX table of a grid, for `article` with the package booktabs.
 
 Every text is escaped, so that a name with `_`, `&` or `%` neither breaks the run nor changes its meaning. Two traps are
-closed as well: a cell that begins with `[` would be taken for the optional argument of the `\\` or `\midrule` before
+closed as well: a cell that begins with `[` or `*` would be taken for an argument of the `\\` or `\midrule` before
 it, and a hyphen before a digit is not a minus.
 """
 
@@ -96,6 +96,8 @@ def escape(text: str) -> str:
         if character == "-" and parts and parts[-1].endswith("-"):
             # Two hyphens would become a dash.
             parts.append("{}-")
+        elif character == "*" and not "".join(parts).strip():
+            parts.append("{*}")
         elif character in _ESCAPES:
             parts.append(_ESCAPES[character])
         elif tag in _SCRIPTS and plain < "0080" and " " not in plain:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from dirtune.errors import InputError
-from dirtune.results.tables.check import read_request
+from dirtune.results.tables.check import check, read_request
 from dirtune.results.tables.comparison import Comparison, TableRequest, compare, from_table
 from dirtune.results.tables.render.footer import make_footer
 from dirtune.results.tables.render.formats import STYLES, as_rich, render
@@ -88,6 +88,26 @@ def test_markdown_has_three_tables_and_a_list(table: Comparison) -> None:
     assert any(line.startswith("| vanilla | 5.20 ± 0.20 | 4.20 ± 0.20 | 6.20 ± 0.20 | 7.20 ± 0.20 |") for line in lines)
     assert sum(line.startswith("| arm |") for line in lines) == 3
     assert [line for line in lines if line.startswith("* ")] == [f"* {line}" for line in make_footer(table)]
+
+
+def test_markdown_shows_names_as_they_are_and_is_checked(tmp_path: Path) -> None:
+    names = {
+        "a_b": "a_b",
+        "_a_": r"\_a\_",
+        "*a*": r"\*a\*",
+        "<b>": r"\<b>",
+        "`a`": r"\`a\`",
+        "$x_1$": r"\$x_1\$",
+        "a|b": r"a\|b",
+    }
+    records = [
+        record(arm, seed, 5.0 + seed, trial_id=f"{at}-{seed}") for at, arm in enumerate(names) for seed in range(2)
+    ]
+    write_study(tmp_path, records, question="?", reference="a_b", arms=list(names), seeds=[0, 1])
+    text = render(compare(tmp_path, TableRequest(studies=("study",))), "markdown")
+    for name in names.values():
+        assert f"| {name} | 5.50 ± 0.71 |" in text
+    assert check(tmp_path, text).findings == ()
 
 
 def test_latex_has_a_table_per_grid_and_the_footer_below_the_last(table: Comparison) -> None:

@@ -37,6 +37,9 @@ def unescaped(text: str) -> str:
         ("0\u20139 ≤ 3 → 4 \u22125", r"0{--}9 $\leq$ 3 $\to$ 4 $-$5"),
         ("a--b", "a-{}-b"),
         ("a---b", "a-{}-{}-b"),
+        # Behind the end of a line, a star would belong to it.
+        ("*a* 5*", "{*}a* 5*"),
+        (" *", " {*}"),
         ("x™", "x(U+2122)"),
         ('"q"', "''q''"),
         ("é ⊕ \t", "é (U+2295)  "),
