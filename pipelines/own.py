@@ -49,6 +49,13 @@ _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
 _DIGITS = 12
 _TURNS = {"°": 360.0, "deg": 360.0, "degree": 360.0, "degrees": 360.0, "rad": 2 * math.pi, "radians": 2 * math.pi}
+# Of the calendar, by the name of the label
+_CYCLES = {
+    r"^hour$|(hour|time)[ _.]?of[ _.]?day": 24.0,
+    r"^weekday$|day[ _.]?of[ _.]?week": 7.0,
+    r"^month$|month[ _.]?of[ _.]?year": 12.0,
+    r"day[ _.]?of[ _.]?year": 365.0,
+}
 _ANGLE_NAME = re.compile(
     r"angle|azimuth|bearing|direction|heading|longitude|orientation|phase|pitch|roll|yaw", re.IGNORECASE
 )
@@ -500,7 +507,8 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
     elif len(labels) > _TINY and counts[fullest] > _MANY * len(labels):
         spike, share = float(values[repeats.argmax()]), int(repeats.max())
         positive = labels[labels > 0]
-        is_wide = spike == 0 == labels.min() and choose_label_transform(positive) == "log"
+        is_plain = label.transform == "none"
+        is_wide = is_plain and spike == 0 == labels.min() and choose_label_transform(positive) == "log"
         log1p_hint = "; they span orders of magnitude, for which there is label_transform=log1p" if is_wide else ""
         if share > _MANY * len(labels):
             notes.append(
@@ -596,6 +604,9 @@ def format_distant(numbers: NDArray[np.float64], far: Sequence[float], row_numbe
 def _find_turn(labels: NDArray[np.float64], label: LabelSpec) -> float | None:
     """Return the length of a turn in the label's unit if the labels look like angles that cover it, else None."""
     low, high = float(labels.min()), float(labels.max())
+    for pattern, cycle in _CYCLES.items():
+        if re.search(pattern, label.name, re.IGNORECASE) and low >= 0 and 0.9 * (cycle - 1) <= high - low <= cycle:
+            return cycle
     unit = _TURNS.get(label.unit.lower())
     for turn in (360.0, 2 * math.pi) if unit is None else (unit,):
         # From end to end, which is no chance at 360; standardized labels reach from -pi to pi.

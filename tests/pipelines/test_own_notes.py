@@ -155,7 +155,7 @@ def _label_notes(folder: Path, labels: np.ndarray, **given: Any) -> list[str]:
     from dirtune.pipelines.own import describe_labels, divide, read_entries
     from dirtune.pipelines.sheets import read_sheet
 
-    pd.DataFrame({"y": labels}).to_csv(folder / "a.csv", index=False)
+    pd.DataFrame({given.get("label", "y"): labels}).to_csv(folder / "a.csv", index=False)
     options = read(Options, {"name": "mine", "label": "y", **given}, where="options")
     sheet = read_sheet(folder / "a.csv", options)
     entries = read_entries(sheet, options)
@@ -204,6 +204,8 @@ def test_labels_that_need_a_thought_are_noted(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     rain = np.where(drawn.random(1000) < 0.85, 0.0, drawn.exponential(4.0, 1000).round(1))
     assert any(f"{np.count_nonzero(rain == 0)} of 1,000 labels are 0" in note for note in _label_notes(tmp_path, rain))
+    transformed = _label_notes(tmp_path, rain, label_transform="log1p")
+    assert not any("there is label_transform=log1p" in note for note in transformed)
     prices = drawn.lognormal(12, 1.5, 1000).round()
     assert any("the logarithm of such labels" in note for note in _label_notes(tmp_path, prices))
     classes = drawn.integers(0, 2, 400).astype(float)
@@ -223,6 +225,16 @@ def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float)
     assert noted == (turn == 360)
     notes = _label_notes(tmp_path, np.random.default_rng(0).uniform(1, 11, 400), label_period=12.0)
     assert any(note.startswith("labels of a full turn (12): errors are differences of numbers") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "turn"), [("hour", 23, 24), ("Weekday", 6, 7), ("month", 12, 12), ("day_of_year", 365, 365)]
+)
+def test_labels_of_the_calendar_are_noted(tmp_path: Path, name: str, last: int, turn: int) -> None:
+    labels = np.random.default_rng(0).integers(int(last == turn), last + 1, 3000)
+    for label, expected in ((name, True), ("hours", False)):
+        notes = _label_notes(tmp_path, labels, label=label)
+        assert any(note.startswith(f"labels of a full turn ({turn}):") for note in notes) == expected
 
 
 @pytest.mark.parametrize(
