@@ -223,7 +223,7 @@ def _add_gradient(
     watch = nullcontext() if shares is None else shares.watch(training.model.encoder)
     # Gradients are reduced over the ranks once per step, with its last micro-batch.
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not batch.ends_step else nullcontext():
-        with numerics.make_autocast(recipe, training.data.device), watch:
+        with numerics.make_autocast(recipe, training.data.device), watch, numerics.name_single_row(recipe):
             inputs = numerics.to_memory_format(stack_views(batch.views), recipe)
             output = model(inputs, _make_smoothing_bins(training, batch), _make_mixture(batch, recipe))
         # Outside autocast: losses are sums over many pairs, too inexact in half precision.

@@ -25,6 +25,8 @@ COMPILER = "inductor"
 """The backend of `torch.compile`. It needs a C++ compiler on a CPU; "aot_eager" needs none, without any speedup."""
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SINGLE_VALUE = "Expected more than 1 value per channel"
+"""Start of torch's message for batch normalization of one row with one position."""
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -209,6 +211,25 @@ def make_autocast(recipe: Recipe, device: torch.device) -> AbstractContextManage
     if recipe.precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, _HALF[recipe.precision])
+
+
+@contextmanager
+def name_single_row(recipe: Recipe) -> Iterator[None]:
+    """Convert torch's error about batch normalization of a single value into one that names the batch size.
+
+    Raises:
+        InputError: a forward pass in training has one row, of which a layer has one value for each channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(_SINGLE_VALUE):
+            raise
+        rule = (
+            "leaves a forward pass with a single row, of which batch normalization has no variance in this encoder; choose "
+            "another one, or leave out the last batch (recipe.last_batch: drop)"
+        )
+        raise InputError(Fault(where="recipe.batch_size", rule=rule, got=recipe.batch_size)) from None
 
 
 def to_memory_format(inputs: Inputs, recipe: Recipe) -> Inputs:

@@ -79,6 +79,19 @@ def test_options_of_layers_that_an_encoder_lacks_are_refused_together(
     ]
 
 
+def test_a_single_row_that_batch_normalization_refuses_names_the_batch_size(
+    configuration: Configure, toy: ResidentData
+) -> None:
+    # 202 rows, the last of them alone; images of 8 x 8 pixels leave one position.
+    recipe, encoder = {"batch_size": 67, "epochs": 1}, {"name": "resnet18"}
+    training = begin_training(configuration(model={"encoder": encoder}, recipe=recipe), toy)
+    with pytest.raises(InputError, match=r"recipe\.batch_size: leaves a forward pass with a single row.*, got 67"):
+        list(run_epochs(training))
+    dropped = {**recipe, "last_batch": "drop"}
+    (ended,) = run_epochs(begin_training(configuration(model={"encoder": encoder}, recipe=dropped), toy))
+    assert ended.is_finished
+
+
 # --- Accumulation
 
 
