@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Set
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dirtune.metrics.sums import ErrorSums, as_rows, sum_errors
 from dirtune.registry import Registry
@@ -77,13 +78,17 @@ def pearson(sums: ErrorSums) -> float:
 def spearman(labels: np.typing.ArrayLike, predictions: np.typing.ArrayLike) -> float:
     """Compute Spearman's rank correlation, in -1..1 (ties share their mean rank); both arguments have shape `(n,)`."""
     pair = as_rows(labels, predictions)
-    # `rankdata` would give NaN a rank like any number.
+    # NaN would have a rank like any number.
     if np.isnan(pair).any():
         return math.nan
-    # The import takes a second, and commands that only read results need no ranks.
-    from scipy.stats import rankdata
+    return pearson(sum_errors(*map(_rank, pair)))
 
-    return pearson(sum_errors(*rankdata(pair, axis=1)))
+
+def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ranks from 1, shape `(n,)`, as `scipy.stats.rankdata`, which takes a second and 40 MB to import."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return mean_ranks[inverse]
 
 
 METRICS: Registry[Callable[[ErrorSums], float] | None] = Registry(

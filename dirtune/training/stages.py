@@ -17,6 +17,7 @@ from dirtune.models.regressor import Regressor
 from dirtune.randomness import derive_seed
 from dirtune.recipe import Recipe
 from dirtune.reweighting import Reweighting
+from dirtune.training.eager_optimizers import without_compiler
 from dirtune.training.objective import TrainingLoss, get_term_input
 
 
@@ -156,10 +157,10 @@ def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> tor
     groups += loss.make_parameter_groups()
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, weight_decay=decay, momentum=recipe.momentum)
+        return without_compiler(torch.optim.SGD)(groups, lr=rate, weight_decay=decay, momentum=recipe.momentum)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     # One kernel for all parameters on a GPU; a state of either form loads into the other.
-    return kind(groups, lr=rate, weight_decay=decay, fused=True if trained[0].is_cuda else None)
+    return without_compiler(kind)(groups, lr=rate, weight_decay=decay, fused=True if trained[0].is_cuda else None)
 
 
 def find_rate_factors(model: nn.Module) -> dict[nn.Parameter, float]:

@@ -107,8 +107,8 @@ def draw_regions(bars: RegionBars) -> Figure:
             # Dots next to each other, so that equal values stay visible.
             step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2
             x = [center - 0.12 * width + (i - middle) * step for i in range(len(values))]
-            style = {"s": 6, "color": color, "edgecolors": "white", "linewidths": 0.3, "zorder": 3}
-            axes.scatter(x, values, rasterized=dots > MAX_VECTOR_DOTS, **style)
+            drawn = axes.scatter(x, values, s=6, color=color, edgecolors="white", linewidths=0.3, zorder=3)
+            drawn.set_rasterized(dots > MAX_VECTOR_DOTS)
     # Within the limits of the bars: a floor far above them would leave the arms no room. It is a number at the edge.
     low, high = axes.get_ylim()
     line = 0.08 * (high - low)
