@@ -51,6 +51,10 @@ _HINTS = {
     "predictions": "pass `predictions=...`, in the label's unit",
     "label_range": "create it with `label_range=...`, the width of the labels' range, or with `bins=LabelBins.from_labels(...)`",
     "samples": "pass `samples=...`, the position of each row in the training set",
+    "label_scale": (
+        "it is that of a study's model; pass labels, and predictions divided by it, both rounded to tenths, to ConR's variant "
+        "'official'"
+    ),
 }
 _UNDRAWN = -1
 """Seed that is drawn from torch's generator when a term reads it."""
@@ -274,6 +278,8 @@ class TermModule(PartModule):
             "label_range": self.label_range is None,
             # Rows of a batch are no positions in the training set.
             "samples": samples is None and is_individual,
+            # Only ConR's variant of STS-B reads it, for which 1 would be another loss.
+            "label_scale": True,
         }
         inputs = _CallInputs(
             representations=self._select_vectors(embeddings),

@@ -110,6 +110,10 @@ def test_a_fitted_loss_has_its_parameters_and_learns_without_training_labels_whe
     ("make", "sentence"),
     [
         (lambda e, y: nn.ConR()(e, y), r"ConR: the term reads predictions: pass `predictions=...`"),
+        (
+            lambda e, y: nn.ConR(variant="official_sts")(e, y, predictions=y),
+            r"ConR: the term reads label_scale: it is that of a study's model",
+        ),
         (lambda e, y: nn.ACCon()(e, y), r"ACCon: the term reads label_range: create it with `label_range=...`"),
         (lambda e, y: nn.GAI(), r"GAI: is fitted to the training labels: create it with `training_labels=...`"),
         (
