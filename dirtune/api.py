@@ -169,7 +169,7 @@ def plot(
         results: root of the results, a path or URL.
         output: a .png, .pdf or .svg file; None means `figures/STUDY-KIND.png`.
         arm: names or patterns such as `conr*`; empty means as many as the figure has room for.
-        options: x, y, metric, region, split, selection, reference, each, method, relative, as for
+        options: x, y, metric, region, split, selection, reference, each, method, relative, plugins, allow_plugins, as for
             `dirtune.results.figures.plot`.
 
     Raises:

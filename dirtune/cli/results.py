@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import RESULTS, ResultsRoot, SweepName, app, get_sweep_names, print_result, show
+from dirtune.cli.app import (
+    RESULTS,
+    AllowPlugins,
+    PluginFiles,
+    ResultsRoot,
+    SweepName,
+    app,
+    get_sweep_names,
+    print_result,
+    show,
+)
 from dirtune.cli.arguments import SqlCommand, parse_names, read_sql
 from dirtune.errors import Fault, InputError
 from dirtune.wording import format_count
@@ -296,6 +306,8 @@ def plot(
     relative: Annotated[
         bool, typer.Option("--relative", help="heatmap: Differences in percent of the reference.")
     ] = False,
+    plugin: PluginFiles = None,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Draw a figure of a study into a file."""
     from dirtune.results.figures import plot as draw_plot
@@ -316,6 +328,8 @@ def plot(
         each=each,
         method=method,
         relative=relative,
+        plugins=plugin or (),
+        allow_plugins=allow_plugins,
     )
     show(f"figure: {file}")
 

@@ -6,7 +6,7 @@ security policy allows nothing but this server's own style and scripts.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any
@@ -20,10 +20,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dirtune import plugins
 from dirtune.errors import InputError, escape_control_characters
 from dirtune.io.credentials import remove_credentials
-from dirtune.results.figures import FIGURES
+from dirtune.plugins import FilePlugin
 from dirtune.results.report.page import make_environment
 from dirtune.results.tables.comparison import TableRequest
 from dirtune.serve.pages import CHOICES, SQL_ROWS, SQL_SECONDS, Pages
@@ -89,8 +88,8 @@ class _Guard:
 class _Site:
     """The response to each route."""
 
-    def __init__(self, root: str) -> None:
-        self._pages = Pages(root)
+    def __init__(self, root: str, given: Sequence[FilePlugin], *, allow_plugins: bool) -> None:
+        self._pages = Pages(root, given, allow_plugins=allow_plugins)
         self._templates = make_environment(PackageLoader("dirtune.serve"))
         self._templates.finalize = lambda value: escape_control_characters(value) if type(value) is str else value
         self._templates.globals |= {"place": remove_credentials(root), "choices": CHOICES}
@@ -128,10 +127,8 @@ class _Site:
             picture, remarks = self._pages.draw(name, kind, {**options, "arms": tuple(chosen.get("arm", ()))})
             return {"picture": picture, "remarks": remarks}
 
-        # Of packages by name alone: their modules are imported when a figure is drawn
-        packaged = [entry.name for entry in plugins.list_entry_points("figure")]
-        kinds = tuple(dict.fromkeys([*FIGURES, *packaged]))
-        return self._show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=kinds)
+        kinds, hidden = self._pages.list_figures(name)
+        return self._show_chosen("figures.html", name, chosen, draw, kind=kind, kinds=kinds, hidden=hidden)
 
     def show_trials(self, request: Request) -> Response:
         name, chosen = request.path_params["study"], _take_first(_read_form(request), "arm", "status", "page")
@@ -201,14 +198,16 @@ class _Site:
         return HTMLResponse(self._templates.get_template(template).render(values), code)
 
 
-def make_app(root: str, token: str) -> Starlette:
+def make_app(root: str, token: str, given: Sequence[FilePlugin] = (), *, allow_plugins: bool = False) -> Starlette:
     """Return the application of a results root.
 
     Args:
         root: path or URL of the results.
         token: opens the pages: `/?token=...` stores it as a cookie.
+        given: plug-ins that are loaded already, whose figures are shown.
+        allow_plugins: run the code of the plug-ins that sweeps have recorded, and show their figures.
     """
-    site = _Site(root)
+    site = _Site(root, given, allow_plugins=allow_plugins)
     routes = [
         Route("/", site.show_studies),
         Route("/sql", site.show_sql),

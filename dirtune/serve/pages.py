@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
 from dirtune.metrics import EXTRA_METRICS, METRICS, REGIONS
+from dirtune.plugins import FilePlugin
 from dirtune.results import figures
 from dirtune.results.analysis.soundness import check_study
 from dirtune.results.analysis.status import SweepStatus, status
+from dirtune.results.figures._plugins import list_recorded, load_figures
 from dirtune.results.query.query import query
 from dirtune.results.records import names, store, studies
 from dirtune.results.records.compaction import list_stamps
@@ -91,6 +93,10 @@ class Pages:
     """The pages of one results root."""
 
     root: str
+    given: Sequence[FilePlugin] = ()
+    """Plug-ins that are loaded already, whose figures are shown."""
+    allow_plugins: bool = False
+    """True: run the code of the plug-ins that sweeps have recorded, and show their figures."""
     _cache: dict[Hashable, Any] = field(default_factory=dict)
     """The last used values are last."""
     _cache_lock: Lock = field(default_factory=Lock)
@@ -130,6 +136,19 @@ class Pages:
 
         return self._remember(name, repr(request), make)
 
+    def list_figures(self, study: str) -> tuple[list[str], str]:
+        """Return the kinds of figures of a study, and a sentence on those of plug-ins that are not among them, or ""."""
+        folder = self.open_study(study)
+        with self._drawing:
+            hidden = load_figures(folder, self.given, allow=self.allow_plugins)
+            added = figures.FIGURES.get_added()
+            own = {*self.given, *list_recorded(folder)}
+            # Not those of another study's plug-ins, which this process may have loaded as well
+            kinds = [
+                kind for kind in figures.FIGURES if not isinstance(added.get(kind), FilePlugin) or added[kind] in own
+            ]
+        return kinds, hidden
+
     def draw(self, study: str, kind: str, options: Mapping[str, Any]) -> tuple[str, str]:
         """Return a figure as the address of an image, and its warnings."""
 
@@ -140,6 +159,7 @@ class Pages:
                 warnings.catch_warnings(record=True) as messages,
             ):
                 warnings.simplefilter("always")
+                load_figures(self.open_study(study), self.given, allow=self.allow_plugins)
                 file = figures.plot(self.root, study, kind, output=Path(folder) / "figure.svg", **options)
                 return _to_address(file.read_bytes()), " ".join(str(each.message) for each in messages)
 

@@ -9,11 +9,15 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from starlette.testclient import TestClient
 
+import dirtune
+from dirtune import plugins
+from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.figures import FIGURES
@@ -23,9 +27,25 @@ from dirtune.results.tables.render.grids import make_grids
 from dirtune.serve import pages
 from dirtune.serve.app import EXAMPLES, make_app
 from tests.data.s3server import s3_server
+from tests.plugin_sources import forgotten_plugins, write
 from tests.results.record_factory import record, write_study
 from tests.trackers.test_trackers import make_record
 
+__all__ = ["forgotten_plugins"]
+FIGURE = """
+import dirtune
+from dirtune.results.figures import FigureKind
+from matplotlib.figure import Figure
+
+
+def draw(data):
+    figure = Figure()
+    figure.subplots().plot([0, 1], [0, 1])
+    return figure
+
+
+dirtune.register.figure("dots")(FigureKind(lambda request: None, draw))
+"""
 EVIL = "<img src=x onerror=alert(1)>\"'&\u202e"
 TOKEN = secrets.token_urlsafe(8)
 VOID = {"meta", "link", "img", "input", "br"}
@@ -338,3 +358,61 @@ def test_a_storage_that_fails_is_a_sentence_without_keys(client: TestClient, mon
 def test_a_root_without_studies_says_so(tmp_path: Path) -> None:
     client = TestClient(make_app(str(tmp_path / "none"), TOKEN))
     assert "There is no study here yet" in client.get(f"/?token={TOKEN}").text
+
+
+def test_figures_of_a_recorded_file_are_listed_if_its_code_may_run(
+    root: Path, tmp_path: Path, forgotten_plugins: None
+) -> None:
+    shutil.copytree(root / "study", tmp_path / "with_figure")
+    shutil.copytree(root / "study", tmp_path / "without")
+    (tmp_path / "with_figure/plugins").mkdir()
+    write(tmp_path / "with_figure/plugins", FIGURE, "my_figures.py")
+    sentence = "the figures of my_figures.py, recorded with this study, run code; read it, then pass --allow-plugins"
+    with pytest.raises(InputError, match=f"plot: unknown plot; {sentence}"):
+        dirtune.plot("with_figure", "dots", results=tmp_path, output=tmp_path / "dots.svg")
+
+    def open_pages(**options: Any) -> dict[str, str]:
+        """Return the page of both studies, and that of the figure."""
+        with TestClient(make_app(str(tmp_path), TOKEN, **options)) as client:
+            client.get(f"/?token={TOKEN}")
+            names = ("with_figure/figures", "without/figures", "with_figure/figures?kind=dots")
+            return {name: client.get(f"/study/{name}").text for name in names}
+
+    refused = open_pages()
+    assert sentence in refused["with_figure/figures"]
+    assert "Not listed" not in refused["without/figures"]
+    assert ">dots</option>" not in refused["with_figure/figures"]
+    assert "<img" not in refused["with_figure/figures?kind=dots"]
+    assert "dots" not in FIGURES
+
+    allowed = open_pages(allow_plugins=True)
+    assert "Not listed" not in allowed["with_figure/figures"]
+    assert ">dots</option>" in allowed["with_figure/figures"]
+    assert ">dots</option>" not in allowed["without/figures"]
+    assert "<img" in allowed["with_figure/figures?kind=dots"]
+    drawn = dirtune.plot("with_figure", "dots", results=tmp_path, output=tmp_path / "dots.svg", allow_plugins=True)
+    assert drawn.path.exists()
+
+    # A file of one's own replaces the recorded one, and has its figures in all studies
+    for plugin in plugins.list_registered():
+        if plugin.name == "my_figures.py":
+            plugins.unload(plugin)
+    own = plugins.load_files([write(tmp_path, FIGURE + "# mine", "my_figures.py")])
+    given = open_pages(given=own)
+    assert all(
+        ">dots</option>" in given[name] and "Not listed" not in given[name]
+        for name in ("with_figure/figures", "without/figures")
+    )
+
+
+def test_a_recorded_file_that_cannot_be_loaded_is_a_sentence(
+    root: Path, tmp_path: Path, forgotten_plugins: None
+) -> None:
+    shutil.copytree(root / "study", tmp_path / "study")
+    (tmp_path / "study/plugins").mkdir()
+    write(tmp_path / "study/plugins", "import nowhere_at_all\n", "my_figures.py")
+    with TestClient(make_app(str(tmp_path), TOKEN, allow_plugins=True)) as client:
+        client.get(f"/?token={TOKEN}")
+        page = client.get("/study/study/figures")
+    assert page.status_code == 200
+    assert "figures of recorded plug-ins cannot be drawn (my_figures.py:1: cannot be loaded" in page.text

@@ -124,11 +124,23 @@ def read_study_runs(storage: Storage, info: studies.StudyInfo, rule: Selection) 
 
 
 def to_trial_rows(trials: pa.Table) -> list[TrialRow]:
-    """Return the rows of the table `trials`; a column that no trial has is None."""
+    """Return the rows of the table `trials`; a column that no trial has is None.
+
+    Raises:
+        InputError: a record lacks what no trial is without.
+    """
     known = set(trials.column_names)
     columns = [trials[name].to_pylist() if name in known else [None] * len(trials) for name in TRIAL_COLUMNS]
     names = [each.name for each in fields(TrialRow)]
-    return [TrialRow(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    rows = [TrialRow(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    if faults := [
+        Fault(where=f"record of trial {row.trial_id}", key=name, rule="is missing")
+        for row in rows
+        for name in ("arm", "seed", "status")
+        if getattr(row, name) is None
+    ]:
+        raise InputError(faults)
+    return rows
 
 
 def list_arm_trials(trials: Sequence[TrialRow], info: studies.StudyInfo) -> dict[str, list[TrialRow]]:
@@ -277,7 +289,7 @@ def _make_arm_runs(
     cells = (trial.cell for trial in trials if trial.arm == arm and trial.cell)
     return ArmRuns(
         arm=arm,
-        levels=json.loads(next(cells, "{}")),
+        levels=_read_levels(next(cells, "{}"), arm),
         chosen=chosen,
         tried={seed: len(rows) for seed, rows in sorted(by_seed.items())},
         # With several searches of the arm, the configurations of the largest; they have seeds of their own
@@ -287,6 +299,17 @@ def _make_arm_runs(
         unfinished=Counter(t.status for t in (*trials, *search) if t.status != "complete"),
         missing=tuple(missing),
     )
+
+
+def _read_levels(cell: str, arm: str) -> dict[str, object]:
+    """Return the values of an arm on the axes."""
+    try:
+        levels = json.loads(cell)
+    except ValueError:
+        levels = None
+    if not isinstance(levels, dict):
+        raise InputError(Fault(where=f"records of arm {arm!r}", key="cell", rule="must be a JSON object", got=cell))
+    return levels
 
 
 def _format_reason(trials: Sequence[TrialRow]) -> str:

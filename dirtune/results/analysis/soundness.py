@@ -254,7 +254,9 @@ def find_unconverged(storage: Storage, trial_ids: Collection[str], info: studies
         row["trial_id"]
         for row in rows
         if row["trial_id"] in wanted
+        # Records of another release may lack either
         and row["best_epoch"]
+        and row["epochs_run"]
         and row["best_epoch"] > row["epochs_run"] - math.ceil(row["epochs_run"] / 4)
     ]
     if len(late) > MAX_JUDGED:

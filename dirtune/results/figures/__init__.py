@@ -19,6 +19,7 @@ A new figure is a file and an entry of `FIGURES`. Common to all: `_request` (opt
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,9 +27,12 @@ from typing import Any, Generic, TypeVar
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dirtune import part_errors, plugins
+from dirtune import part_errors
+from dirtune.errors import Fault, InputError
 from dirtune.io.files import make_parent
+from dirtune.plugins import load_entry_points, load_files
 from dirtune.registry import Registry
+from dirtune.results.figures._plugins import load_figures
 from dirtune.results.figures._request import PlotRequest, TrackedRequest
 from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE, show_names_literally
 from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
@@ -51,6 +55,7 @@ from dirtune.results.figures.training_curves import build_training_curves, draw_
 from dirtune.results.figures.tsne import build_tsne, draw_tsne
 from dirtune.results.records.names import check_known
 from dirtune.results.records.store import read_once
+from dirtune.results.records.studies import open_study
 from dirtune.signatures import describe_value
 
 __all__ = [
@@ -123,6 +128,8 @@ def plot(
     each: str | None = None,
     method: str = "ped_anova",
     relative: bool = False,
+    plugins: Sequence[str | Path] = (),
+    allow_plugins: bool = False,
 ) -> Path:
     """Draw a figure of a study into a file, and return its path.
 
@@ -145,6 +152,8 @@ def plot(
             ablation_path: steps add or remove parts.
         method: importance: ped_anova or fanova.
         relative: heatmap: differences in percent of the reference.
+        plugins: files with figures of your own.
+        allow_plugins: run the code of the plug-ins that the sweep has recorded, which may have figures.
 
     An option that the figure does not use is a warning.
 
@@ -152,7 +161,15 @@ def plot(
         InputError: a name is unknown, there is nothing to draw, a file is damaged, or the output cannot be written.
     """
     # Checked before any data is read.
-    plugins.load_entry_points("figure")
+    given = load_files(plugins)
+    load_entry_points("figure")
+    if kind not in FIGURES:
+        # An unknown study is reported below
+        hidden = ""
+        with suppress(InputError):
+            hidden = load_figures(open_study(root, study), given, allow=allow_plugins)
+        if kind not in FIGURES and hidden:
+            raise InputError(Fault(where="plot", rule=f"unknown plot; {hidden}", got=kind))
     check_known("plot", kind, tuple(FIGURES))
     check_known("type of file", output.suffix, FILE_TYPES)
     request = TrackedRequest(

@@ -388,8 +388,7 @@ def _read_own_files(
         # Faults are collected over all batches, so that one error names every damaged file
         if tables := parquetfile.read_files(storage, batch, columns, on_damaged or faults.append):
             parts.append(unify(tables))
-    if faults:
-        raise InputError(faults)
+    parquetfile.raise_faults(faults)
     return parts
 
 

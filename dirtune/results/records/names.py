@@ -13,6 +13,8 @@ SELECTED = "selected.json"
 GROUPS = "groups.parquet"
 """Groups of the evaluated samples, if the data set has groups: columns `split`, `sample_id` and `group`."""
 
+PLUGINS = "plugins"
+"""Folder of the plug-ins that a study's arms use, a file each."""
 FLOORS = "floors"
 """Folder of a study's floors (`dirtune.training.floors`), with the layout of a study's folder: `results/TABLE/ID.parquet`."""
 CONSTANT_FLOORS = ("median", "mean")

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from dirtune.errors import Fault, InputError
 from dirtune.io.parquet_safety import find_column_fault
 from dirtune.io.storage import Storage
-from dirtune.results.records.schema import READABLE_VERSIONS, SCHEMA_VERSION, SCHEMAS
+from dirtune.results.records.schema import READABLE_VERSIONS, REQUIRED_COLUMNS, SCHEMA_VERSION, SCHEMAS
 
 VERSION_KEY = b"dirtune.schema_version"
 COLUMNS_KEY = b"dirtune.columns"
@@ -98,12 +98,15 @@ def _encode_rows(table: pa.Table) -> bytes:
     return _ROWS_MARK + schema + b" " + rows + b" "
 
 
+class SchemaFault(Fault):
+    """Fault of the version or the columns of a file, which is intact."""
+
+
 @dataclass(frozen=True)
 class _RowsSchema:
     """Columns of rows that a footer repeats; thousands of files have one."""
 
     schema: pa.Schema
-    version: str
     extension_fault: Fault | None
     positions: Mapping[str, int]
 
@@ -128,15 +131,14 @@ def _decode_schema(text: bytes) -> _RowsSchema:
     schema = pa.ipc.read_schema(pa.py_buffer(_inflate(text)))
     return _RowsSchema(
         schema=schema,
-        version=_get_version(schema),
         extension_fault=find_column_fault(schema, where=""),
         positions={name: position for position, name in enumerate(schema.names)},
     )
 
 
 @lru_cache(maxsize=256)
-def _find_foreign_columns_of_rows(text: bytes, kind: str) -> tuple[str, ...]:
-    return _find_foreign_columns(_decode_schema(text).schema.remove_metadata(), kind)
+def _find_fault_of_rows(text: bytes, kind: str | None) -> str | None:
+    return _find_schema_fault(_decode_schema(text).schema, kind)
 
 
 def _inflate(text: bytes) -> bytes:
@@ -243,7 +245,7 @@ def _read_file(
         file = _open_parquet(content, name, where)
         if isinstance(file, Fault):
             return file
-        table = file.read(columns=columns, use_threads=use_threads)
+        table = _add_missing_columns(file.read(columns=columns, use_threads=use_threads), name, columns)
     # ValueError: raised by the class of an extension type
     except (pa.ArrowException, OSError, ValueError) as error:
         return _make_damage(error, where)
@@ -285,10 +287,8 @@ def _open_parquet(content: bytes, name: str, where: str) -> pq.ParquetFile | Fau
     if (fault := find_column_fault(schema, where=where)) is not None:
         return fault
     _verify_footer(file)
-    if (version := _get_version(schema)) not in READABLE_VERSIONS:
-        return _make_version_fault(version, where)
-    if (kind := _get_kind(name)) and (wrong := _find_foreign_columns(schema.remove_metadata(), kind)):
-        return _make_foreign_fault(wrong, kind, where)
+    if (rule := _find_schema_fault(schema, _get_kind(name))) is not None:
+        return SchemaFault(where=where, rule=rule)
     return file
 
 
@@ -309,13 +309,34 @@ def _get_version(schema: pa.Schema) -> str:
     return version
 
 
-def _make_version_fault(version: str, where: str) -> Fault:
-    known = ", ".join(READABLE_VERSIONS)
-    return Fault(where=where, rule=f"has schema version {version}, but this dirtune reads {known}")
+def _find_schema_fault(schema: pa.Schema, kind: str | None) -> str | None:
+    """Return why a file cannot be read as one of a table, by its version and columns, or None.
+
+    Args:
+        schema: of the file, with its metadata.
+        kind: the table; None for the file of no table.
+    """
+    version = _get_version(schema)
+    if version not in READABLE_VERSIONS:
+        is_newer = version.isdecimal() and int(version) > SCHEMA_VERSION
+        advice = "; it was written by a newer dirtune" if is_newer else ""
+        return f"has schema version {version}, but this dirtune reads {', '.join(READABLE_VERSIONS)}{advice}"
+    if kind is None:
+        return None
+    if wrong := _find_foreign_columns(schema.remove_metadata(), kind):
+        return f"has not the columns of the table {kind!r}, got {list(wrong)}"
+    if missing := [name for name in REQUIRED_COLUMNS[kind] if name not in schema.names]:
+        return f"lacks columns of the table {kind!r}: {', '.join(missing)}"
+    return None
 
 
-def _make_foreign_fault(wrong: Sequence[str], kind: str, where: str) -> Fault:
-    return Fault(where=where, rule=f"has not the columns of the table {kind!r}", got=list(wrong))
+def _add_missing_columns(table: pa.Table, name: str, columns: Sequence[str] | None) -> pa.Table:
+    """Return the rows of a file with nulls in the columns of its table that it lacks, as files of earlier releases do."""
+    expected = SCHEMAS.get(_get_kind(name) or "", pa.schema([]))
+    for each in expected if columns is None else (expected.field(one) for one in columns if one in expected.names):
+        if each.name not in table.column_names:
+            table = table.append_column(each, pa.nulls(table.num_rows, each.type))
+    return table
 
 
 def _check_rows(
@@ -325,10 +346,9 @@ def _check_rows(
     known = _decode_schema(schema)
     if known.extension_fault is not None:
         return replace(known.extension_fault, where=where)
-    if known.version not in READABLE_VERSIONS:
-        return _make_version_fault(known.version, where)
-    if (kind := _get_kind(name)) and (wrong := _find_foreign_columns_of_rows(schema, kind)):
-        return _make_foreign_fault(wrong, kind, where)
+    kind = _get_kind(name)
+    if (rule := _find_fault_of_rows(schema, kind)) is not None:
+        return SchemaFault(where=where, rule=rule)
     if kind and "trial_id" in known.positions:
         trials = batch.column(known.positions["trial_id"])
         if (fault := _find_foreign_trials(trials, name, where)) is not None:
@@ -337,7 +357,7 @@ def _check_rows(
         batch = batch.select(
             [known.positions[column] for column in dict.fromkeys(columns) if column in known.positions]
         )
-    return pa.Table.from_batches([batch])
+    return _add_missing_columns(pa.Table.from_batches([batch]), name, columns)
 
 
 def _find_foreign_rows(table: pa.Table, name: str, where: str) -> Fault | None:
@@ -387,10 +407,12 @@ def select_readable(storage: Storage, names: Sequence[str], on_damaged: OnDamage
         if (changed := _find_checksum_fault(footer, is_footer=not storage.is_local)) is not None:
             return Fault(where=storage.path(name), rule=f"damaged Parquet file ({changed})")
         try:
-            _verify_footer(pq.ParquetFile(pa.BufferReader(footer)))
+            file = pq.ParquetFile(pa.BufferReader(footer))
+            _verify_footer(file)
         except (pa.ArrowException, OSError, ValueError) as error:
             return Fault(where=storage.path(name), rule=f"damaged Parquet file ({error})")
-        return None
+        rule = _find_schema_fault(file.schema_arrow, _get_kind(name))
+        return None if rule is None else SchemaFault(where=storage.path(name), rule=rule)
 
     faults = {name: find_fault(name) for name in names}
     _report_faults([fault for fault in faults.values() if fault is not None], on_damaged)
@@ -409,8 +431,24 @@ def _read_footer(storage: Storage, name: str) -> bytes:
 
 def _report_faults(faults: Sequence[Fault], on_damaged: OnDamaged | None) -> None:
     if on_damaged is None:
-        if faults:
-            raise InputError(faults)
+        raise_faults(faults)
         return
     for fault in faults:
         on_damaged(fault)
+
+
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise the faults of files, if there are any; one for all files that have the same version or columns, as of another release.
+
+    Raises:
+        InputError: with a fault for each damaged file.
+    """
+    by_rule: dict[str, list[Fault]] = {}
+    for fault in faults:
+        by_rule.setdefault(fault.rule if isinstance(fault, SchemaFault) else str(fault), []).append(fault)
+    merged = [
+        replace(first, rule=f"{first.rule}; so do {len(others):,} other files") if others else first
+        for first, *others in by_rule.values()
+    ]
+    if merged:
+        raise InputError(merged)

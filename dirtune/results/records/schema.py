@@ -129,6 +129,16 @@ SCHEMAS = {
 }
 
 
+REQUIRED_COLUMNS = {
+    "trials": ("study", "arm", "trial_id", "role", "seed", "status"),
+    "metrics": tuple(SCHEMAS["metrics"].names),
+    "epochs": tuple(SCHEMAS["epochs"].names),
+    "predictions": ("trial_id", "split", "sample_id", "label", "prediction"),
+    "representations": tuple(SCHEMAS["representations"].names),
+}
+"""Columns without which the rows of a table say nothing; the others are null where a file lacks them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitPredictions:
     """Predictions of the selected model for one split; all arrays have one entry per sample."""

@@ -18,7 +18,7 @@ Names that readers of results need are defined in `dirtune.results.records.names
 """
 
 from dirtune.manifest import MANIFEST
-from dirtune.results.records.names import GROUPS, PROVENANCE, RESOLVED_STUDY, SELECTED
+from dirtune.results.records.names import GROUPS, PLUGINS, PROVENANCE, RESOLVED_STUDY, SELECTED
 
 __all__ = [
     "GROUPS",
@@ -37,6 +37,5 @@ __all__ = [
 STUDY_YAML = "study.yaml"
 OPTUNA_DB = "optuna.db"
 ORPHANED = "orphaned"
-PLUGINS = "plugins"
 LOCK = "driver.json"
 STOP_REQUEST = "stop.json"

@@ -354,7 +354,7 @@ def _get_search_conditions(plain: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the parts of a study that all its searches depend on: confirmation, seed of the trials, all objectives."""
     search = plain.get("search") or {}
     confirm, seed = search.get("confirm", False), search.get("tuning_seed")
-    return confirm, seed if confirm else plain["seeds"][0], plain.get("secondary", [])
+    return confirm, seed if confirm else (plain.get("seeds") or [None])[0], plain.get("secondary", [])
 
 
 def _list_differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, str]]:

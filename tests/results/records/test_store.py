@@ -164,13 +164,15 @@ def test_a_new_record_replaces_all_files_of_a_failed_one(tmp_path: Path) -> None
 
 def test_files_with_other_columns_are_read(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
-    old = pa.table({"trial_id": ["old"], "arm": ["a"], "seed": pa.array([7], pa.int32()), "gone": ["x"]})
+    facts = {"study": "study", "trial_id": "old", "arm": "a", "role": "evaluation", "status": "failed", "gone": "x"}
+    columns: dict[str, Any] = {name: [value] for name, value in facts.items()}
+    old = pa.table({**columns, "seed": pa.array([7], pa.int32())})
     (tmp_path / "study/results/trials/old.parquet").write_bytes(encode_table(old))
 
     rows = read_table(storage, "trials").to_pylist()
 
-    assert [(row["trial_id"], row["seed"], row["status"], row["gone"]) for row in rows] == [
-        ("a-0", 0, "complete", None),
+    assert [(row["trial_id"], row["seed"], row["objective"], row["gone"]) for row in rows] == [
+        ("a-0", 0, 5.0, None),
         ("old", 7, None, "x"),
     ]
 
