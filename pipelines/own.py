@@ -545,19 +545,24 @@ def describe_similar_names(column: str, names: NDArray[Any]) -> list[str]:
         column: for the note.
         names: of all rows, such as groups or categories.
     """
-    counts = Counter(names.tolist())
     spellings: dict[str, list[str]] = {}
-    for name in counts:
+    for name in sorted(set(names.tolist())):
         spellings.setdefault(_simplify_name(name), []).append(name)
     notes = []
-    if alike := [sorted(each) for each in spellings.values() if len(each) > 1]:
+    if alike := [each for each in spellings.values() if len(each) > 1]:
         shown = "; ".join(" and ".join(map(repr, each)) for each in alike[:_SHOWN_SPELLINGS])
         more = f" and {len(alike) - _SHOWN_SPELLINGS:,} more" if len(alike) > _SHOWN_SPELLINGS else ""
         notes.append(f"{column}: spellings that are taken as different names: {shown}{more}")
-    if missing := sorted(name for name in counts if name.lower() in _MISSING_NAMES):
-        shown = ", ".join(f"{name!r} in {counts[name]:,} rows" for name in missing)
-        notes.append(f"{column}: {shown} is taken as a name; if it stands for a missing one, remove it")
-    return notes
+    return notes + describe_missing_names(column, names.tolist())
+
+
+def describe_missing_names(column: str, names: Sequence[str]) -> list[str]:
+    """Return a note on names and texts that stand for missing ones."""
+    counts = Counter(name for name in names if name.strip().lower() in _MISSING_NAMES)
+    if not counts:
+        return []
+    shown = ", ".join(f"{name!r} in {counts[name]:,} rows" for name in sorted(counts))
+    return [f"{column}: {shown} is taken as a text; if it stands for a missing one, remove it"]
 
 
 def _simplify_name(name: str) -> str:

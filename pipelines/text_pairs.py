@@ -63,6 +63,13 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
             sheet=sheet,
             request=request,
             source=own.describe_source(NAME, sheet, options),
-            notes=own.describe_columns({**options.roles, "first": options.first, "second": options.second}, sheet),
+            notes=[
+                *own.describe_columns({**options.roles, "first": options.first, "second": options.second}, sheet),
+                *(note for name in tokens.TEXTS for note in own.describe_missing_names(name, columns[name])),
+                *(
+                    [f"texts with more than {tokens.MAX_TOKENS} tokens, of which the first are used: {encoded.cut:,}"]
+                    * (encoded.cut > 0)
+                ),
+            ],
             side_files=encoded.side_files,
         )

@@ -38,6 +38,8 @@ class EncodedTexts:
     splits: "dict[str, Dataset]"
     inputs: dict[str, InputSpec]
     side_files: dict[str, bytes]
+    cut: int
+    """Texts with more tokens than are stored."""
 
 
 def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
@@ -54,9 +56,10 @@ def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
     features = make_feature_inputs(model, TEXTS) if model else {}
     prepared = _prepare(pairs, model)
     counts: Counter[str] = Counter()
-    columns = [f"{name}_tokens" for name in TEXTS]
-    for batch in prepared.select_columns(columns).iter_batches():
+    columns, cut = [f"{name}_tokens" for name in TEXTS], 0
+    for batch in prepared.select_columns([*columns, *(f"{name}_cut" for name in TEXTS)]).iter_batches():
         counts.update(token for name in columns for text in batch[name] for token in text.split())
+        cut += sum(int(np.count_nonzero(batch[f"{name}_cut"])) for name in TEXTS)
     # Tokens of equal frequency are sorted by name, so that the ids do not depend on the order of batches.
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
     vocabulary = {token: FIRST_TOKEN + rank for rank, token in enumerate(ranked[:MAX_VOCABULARY])}
@@ -66,6 +69,7 @@ def encode_texts(pairs: pa.Table, model: str | None) -> EncodedTexts:
         splits={split: _encode_split(prepared, split, vocabulary, [*kept, *features]) for split in SPLITS},
         inputs=dict.fromkeys(TEXTS, tokens) | features,
         side_files={"vocabulary.json": json.dumps(vocabulary, indent=0).encode()},
+        cut=cut,
     )
 
 
@@ -84,7 +88,7 @@ def encode_new_texts(
 
 
 def _prepare(pairs: pa.Table, model: str | None) -> "Dataset":
-    """Compute `<name>_tokens` (joined by spaces) and, with a model, `<name>_features` of all pairs."""
+    """Compute `<name>_tokens` (joined by spaces), `<name>_cut` and, with a model, `<name>_features` of all pairs."""
     import ray.data
 
     dataset = ray.data.from_arrow(pairs, override_num_blocks=_BLOCKS)
@@ -106,8 +110,9 @@ def _tokenize(batch: dict[str, np.typing.NDArray[Any]]) -> dict[str, np.typing.N
 
     tokenizer = NLTKWordTokenizer()
     for name in TEXTS:
-        tokens = [" ".join(tokenizer.tokenize(text)[:MAX_TOKENS]) for text in batch[name]]
-        batch[f"{name}_tokens"] = np.array(tokens, dtype=object)
+        tokens = [tokenizer.tokenize(text) for text in batch[name]]
+        batch[f"{name}_tokens"] = np.array([" ".join(each[:MAX_TOKENS]) for each in tokens], dtype=object)
+        batch[f"{name}_cut"] = np.array([len(each) > MAX_TOKENS for each in tokens])
     return batch
 
 

@@ -273,9 +273,9 @@ def test_repeated_measurements_in_two_splits_are_noted(tmp_path: Path) -> None:
 def test_names_in_several_spellings_are_noted(tmp_path: Path) -> None:
     kinds = ["Male", "male", "MALE ", "female", "1", "1.0", "NA", "type-a", "Type A", "b"] * (ROWS // 10)
     notes = _ingest(tmp_path / "a.csv", _frame(kind=kinds), one_hot=["kind"]).notes
-    spellings = "'MALE' and 'Male' and 'male'; '1' and '1.0'; 'Type A' and 'type-a'"
+    spellings = "'1' and '1.0'; 'MALE' and 'Male' and 'male'; 'Type A' and 'type-a'"
     assert f"kind: spellings that are taken as different names: {spellings}" in notes
-    assert "kind: 'NA' in 6 rows is taken as a name; if it stands for a missing one, remove it" in notes
+    assert "kind: 'NA' in 6 rows is taken as a text; if it stands for a missing one, remove it" in notes
     assert own.describe_similar_names("who", np.array(["p1", "p2", "10", "1"], dtype=object)) == []
 
 

@@ -94,6 +94,15 @@ def test_new_rows_become_the_ids_of_the_ingested_ones(ingested: tuple[Storage, M
 
 
 @pytest.mark.ray
+def test_texts_that_are_cut_or_missing_are_noted(tmp_path: Path, ray_session: None) -> None:
+    frame = _frame().assign(answer=["word " * 41, "word " * 40, "NaN", "Why, " * 21, "Fine."])
+    frame.to_parquet(tmp_path / "answers.parquet")
+    notes = text_pairs.ingest(Storage.open(tmp_path / "data"), tmp_path, _options()).notes
+    assert "texts with more than 40 tokens, of which the first are used: 2" in notes
+    assert "second: 'NaN' in 1 rows is taken as a text; if it stands for a missing one, remove it" in notes
+
+
+@pytest.mark.ray
 def test_equal_pairs_with_equal_labels_are_leaks(ingested: tuple[Storage, Manifest]) -> None:
     assert ingested[1].notes == (
         "split: as published",
