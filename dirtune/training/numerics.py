@@ -19,6 +19,7 @@ from dirtune.batch import Inputs, Mixture
 from dirtune.errors import Fault, InputError
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.recipe import Recipe
+from dirtune.training.batch_limit import select_part
 from dirtune.training.distributed import Ranks
 
 COMPILER = "inductor"
@@ -164,9 +165,9 @@ class SeparateForwards(nn.Module):
                 part = slice(start, min(start + size, each.stop))
                 with nullcontext() if start == each.start else keep_running_statistics(self.batch_norms):
                     outputs[start] = self.model(
-                        select_rows(inputs, part),
+                        select_part(inputs, part),
                         None if label_bins is None else label_bins[part],
-                        mixture and Mixture(select_rows(mixture.partners, part), mixture.shares[part]),
+                        mixture and Mixture(select_part(mixture.partners, part), mixture.shares[part]),
                     )
         in_order = [outputs[start] for start in sorted(outputs)]
         # A plain predictor has no raw outputs.
@@ -176,11 +177,6 @@ class SeparateForwards(nn.Module):
             if part is not None
         }
         return RegressorOutput(**joined)
-
-
-def select_rows(inputs: Inputs, rows: slice) -> Inputs:
-    """Return some rows of inputs."""
-    return {name: value[rows] for name, value in inputs.items()}
 
 
 def list_batch_norms(model: nn.Module) -> list[nn.Module]:
