@@ -145,7 +145,7 @@ def compare_dimensions(
     if len(subsets) < 2:
         return nothing
     counts = torch.tensor([len(subset) for subset in subsets], device=labels.device)
-    # Shorter subsets are filled up with row 0 of the batch, there no member of them.
+    # Shorter subsets are padded with row 0 of the batch, which is no member of them there.
     rows = nn.utils.rnn.pad_sequence(list(subsets), batch_first=True)
     members = torch.arange(rows.shape[1], device=labels.device) < counts[:, None]
     features, of_rows = embeddings[rows], labels[rows].flatten(2) if labels.ndim > 1 else labels[rows][..., None]
