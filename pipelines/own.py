@@ -30,6 +30,7 @@ from dirtune.label_transform import compute_binned_range, get_lower_limit, resto
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, LabelTransform, Manifest, ShotRule
 from dirtune.pipelines import PIPELINES
 from dirtune.pipelines.sheets import Sheet, TextFormat, normalize_name
+from dirtune.wording import format_count
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -561,7 +562,7 @@ def describe_missing_names(column: str, names: Sequence[str]) -> list[str]:
     counts = Counter(name for name in names if name.strip().lower() in _MISSING_NAMES)
     if not counts:
         return []
-    shown = ", ".join(f"{name!r} in {counts[name]:,} rows" for name in sorted(counts))
+    shown = ", ".join(f"{name!r} in {format_count(counts[name], 'row')}" for name in sorted(counts))
     return [f"{column}: {shown} is taken as a text; if it stands for a missing one, remove it"]
 
 

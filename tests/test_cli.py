@@ -666,7 +666,7 @@ def test_a_sweep_is_run_shown_and_resumed(digits: Path, tmp_path: Path, call: Ca
     # Behind their dates
     lines = [line[21:] for line in lines[:5]] + lines[5:]
     assert lines[0] == "tiny: starting Ray"
-    assert lines[1].startswith("tiny: 1 trials, 0 recorded, ")
+    assert lines[1].startswith("tiny: 1 trial, 0 recorded, ")
     assert lines[2] == "reading the data and starting workers"
     assert re.fullmatch(r"\[1/1\] +\d+ s  vanilla, seed 0: complete val/all/mae [\d.]+", lines[3])
     assert lines[4] == "floors: predictions without a training run"

@@ -99,7 +99,7 @@ def test_texts_that_are_cut_or_missing_are_noted(tmp_path: Path, ray_session: No
     frame.to_parquet(tmp_path / "answers.parquet")
     notes = text_pairs.ingest(Storage.open(tmp_path / "data"), tmp_path, _options()).notes
     assert "texts with more than 40 tokens, of which the first are used: 2" in notes
-    assert "second: 'NaN' in 1 rows is taken as a text; if it stands for a missing one, remove it" in notes
+    assert "second: 'NaN' in 1 row is taken as a text; if it stands for a missing one, remove it" in notes
 
 
 @pytest.mark.ray

@@ -42,7 +42,8 @@ class Leak:
         one, other = self.splits
         values = format_count(self.values, self.kind)
         if one == other:
-            return f"{values} more than once in {one}: {format_count(len(self.earlier), 'row')} repeat another"
+            verb = "repeats" if len(self.earlier) == 1 else "repeat"
+            return f"{values} more than once in {one}: {format_count(len(self.earlier), 'row')} {verb} another"
         return (
             f"{values} in both {one} and {other}: {len(self.later):,} of {self.of_later:,} {other} rows, "
             f"{len(self.earlier):,} {one} rows"

@@ -30,7 +30,7 @@ def test_contents_are_found_between_and_inside_splits():
         "1 content in both train and val: 1 of 2 val rows, 1 train rows",
         "2 contents in both train and test: 2 of 2 test rows, 3 train rows",
         "1 content in both val and test: 1 of 2 test rows, 1 val rows",
-        "1 content more than once in train: 1 rows repeat another",
+        "1 content more than once in train: 1 row repeats another",
     ]
 
 
@@ -74,7 +74,7 @@ def test_earlier_copies_are_removed_and_test_stays_complete():
 def test_copies_inside_test_are_reported_and_kept():
     splits, ids = np.array(["test", "test"]), np.array(["a", "b"], dtype=object)
     found = find_leaks(splits, ids=ids, contents=["x", "x"])
-    assert found[0].format() == "1 content more than once in test: 1 rows repeat another"
+    assert found[0].format() == "1 content more than once in test: 1 row repeats another"
     assert remove_leaks(splits, found).tolist() == ["test", "test"]
 
 
