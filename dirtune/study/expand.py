@@ -136,7 +136,7 @@ def list_compositions(study: Study) -> list[tuple[str, ...]]:
         chosen.append(derive.leave_one_out)
         chosen += [[part for part in derive.leave_one_out if part != left_out] for left_out in derive.leave_one_out]
     # Sorted by the declaration and without duplicates, so that every derivation gives a composition the same name.
-    return list(dict.fromkeys(tuple(part for part in study.parts if part in parts) for parts in chosen))
+    return list(dict.fromkeys(tuple(part for part in study.parts if part in parts) for parts in map(frozenset, chosen)))
 
 
 def _vary_reference(study: Study, arms: Mapping[str, Overlay]) -> dict[str, Overlay]:

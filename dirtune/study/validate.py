@@ -103,7 +103,9 @@ def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
         for part in composed.get(key, ()):
             if part not in study.parts:
                 yield Fault(where=where, key=key, rule="unknown part", got=part, known=list(study.parts))
-    yield from _find_ambiguous_compositions(study, where)
+    # Not of a study that is too large to list
+    if arms <= MAX_ARMS:
+        yield from _find_ambiguous_compositions(study, where)
 
 
 def _find_ambiguous_compositions(study: Study, where: str) -> Iterator[Fault]:

@@ -182,11 +182,16 @@ def test_predictions_are_those_of_the_best_epoch_and_metrics_those_of_best_and_l
 
 
 def test_the_representations_of_the_best_epoch_are_diagnosed_on_the_test_split(
-    configuration: Configure, toy: ResidentData, study: Storage
+    configuration: Configure, toy: ResidentData, tmp_path: Path
 ) -> None:
     recipe = {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.3, "batch_size": 16}
     model = {"projection_dim": 4}
-    trial = finish(TrialRun(job_of(configuration(recipe=recipe, model=model), toy), toy, study))
+    # Which epoch is the best depends on the last digits of a processor.
+    for seed in range(20):
+        study = Storage.open(tmp_path / str(seed))
+        trial = finish(TrialRun(job_of(configuration(recipe=recipe, model=model, seed=seed), toy), toy, study))
+        if trial.training.best_epoch < 8:
+            break
     assert trial.training.best_epoch < 8
     found = {row["metric"]: row for row in tables(study)["metrics"] if row["metric"] in DIAGNOSTICS}
     assert {(row["split"], row["selection"], row["region"], row["n"]) for row in found.values()} == {
