@@ -136,7 +136,15 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
             rule = "must be dotted paths of the study, such as base.recipe.epochs"
             raise InputError(Fault(where="changes", rule=rule, got=wrong[0]))
         for path, value in changes.items():
-            changed = merge(plain, _nest_change(plain, path, value))
+            keys = _split_path(plain, path)
+            # Else a slip in a name would add an arm instead of changing one
+            if keys[0] in ("arms", "parts") and len(keys) > 2 and keys[1] not in (known := plain.get(keys[0]) or {}):
+                rule = f"is not there to be changed; a new one is given whole, as {keys[0]}.NAME={{...}}"
+                raise InputError(Fault(where="changes", key=path, rule=rule, got=keys[1], known=list(known)))
+            nested = value
+            for key in reversed(keys):
+                nested = {key: nested}
+            changed = merge(plain, nested)
             if value == {} and changed == plain:
                 rule = "{} changes nothing, because settings are merged; null leaves out those of an arm or term"
                 raise InputError(Fault(where="changes", key=path, rule=rule))
@@ -144,8 +152,8 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
     return StudyText(yaml=_to_yaml(plain, found.where), where=found.where, folder=found.folder)
 
 
-def _nest_change(plain: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return a value under a dotted path of a study, whose keys may have dots: names of arms, and paths of settings."""
+def _split_path(plain: Mapping[str, Any], path: str) -> list[str]:
+    """Return the keys of a dotted path of a study, which may have dots themselves: names of arms, and paths of settings."""
     keys, rest, current = list[str](), path.split("."), plain
     while rest:
         # The longest key that is there; in a section of paths, all of a new one
@@ -156,10 +164,7 @@ def _nest_change(plain: Mapping[str, Any], path: str, value: Any) -> dict[str, A
         keys.append(key)
         below = current.get(key)
         current = below if isinstance(below, Mapping) else {}
-    for key in reversed(keys):
-        value = {key: value}
-    changed: dict[str, Any] = value
-    return changed
+    return keys
 
 
 def load_plugins(

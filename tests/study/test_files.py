@@ -86,7 +86,7 @@ def test_changes_reach_keys_with_dots() -> None:
     study = {"name": "s", "arms": {"a": {}, "b.c": {"recipe": {"epochs": 2}}}, "space": {"recipe.learning_rate": axis}}
     changes = {
         "arms.b.c.recipe.epochs": 3,
-        "arms.d.alpha": 2,
+        "arms.d": {"alpha": 2},
         "axes.recipe.epochs": [1, 2],
         "space.recipe.learning_rate.low": 0.2,
         "space.terms.conr.omega": axis,
@@ -99,6 +99,17 @@ def test_changes_reach_keys_with_dots() -> None:
         "space": {"recipe.learning_rate": axis | {"low": 0.2}, "terms.conr.omega": axis},
         "derive": {"one_factor": {"model.dropout": [0.1]}},
     }
+
+
+def test_a_change_below_an_unknown_arm_is_refused_and_a_whole_one_is_added() -> None:
+    study = {"name": "s", "arms": {"vanilla": {}, "conr": {}}}
+    with pytest.raises(InputError) as caught:
+        find_study(study, {"arms.cnor.terms.conr.beta": 1})
+    assert str(caught.value) == (
+        "changes: arms.cnor.terms.conr.beta: is not there to be changed; a new one is given whole, as arms.NAME={...}, "
+        "got 'cnor'; known: conr, vanilla (did you mean 'conr'?)"
+    )
+    assert find_study(study, {"arms.new": {"loss": None}}).read_plain()["arms"].keys() == {"vanilla", "conr", "new"}
 
 
 def test_a_change_that_changes_nothing_is_refused() -> None:
