@@ -109,7 +109,7 @@ def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
 
 
 def _find_ambiguous_compositions(study: Study, where: str) -> Iterator[Fault]:
-    """Find compositions of parts with the name of another one, such as x and y beside a part `x+y`."""
+    """Find compositions of parts with the name of another one, such as of x and y if a part is called `x+y`."""
     seen = dict[str, Sequence[str]]()
     for parts in list_compositions(study):
         name = name_composition(parts)
