@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
 
 from dirtune.data import store, verify
 from dirtune.data.columns import Columns
@@ -298,9 +297,12 @@ def describe_label_copies(cells: Cells, labels: np.typing.NDArray[np.float64]) -
     varying = np.flatnonzero(np.ptp(numbers, axis=0) > 0)
     if len(rows) < _FEWEST_RANKED or not len(varying) or len(np.unique(labels)) < _FEWEST_COUNTED:
         return []
+    # The import takes a second, and lists of pipelines need no ranks.
+    from scipy.stats import rankdata
+
     # Of ranks, which another unit, a logarithm or a rounding does not change
-    ranks = (stats.rankdata(column) for column in numbers[:, varying].T)
-    of_label = stats.rankdata(labels)
+    ranks = (rankdata(column) for column in numbers[:, varying].T)
+    of_label = rankdata(labels)
     correlations = np.array([np.corrcoef(column, of_label)[0, 1] for column in ranks])
     is_copy = np.abs(correlations) >= _COPY_CORRELATION
     if is_copy.any():
