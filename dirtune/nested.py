@@ -3,7 +3,7 @@
 They are apart from `dirtune.config`, which imports torch: listing study files and presets needs no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -26,8 +26,13 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 def nest(path: str, value: Any) -> dict[str, Any]:
     """Return a value under a dotted path: `nest("a.b", 1) == {"a": {"b": 1}}`."""
-    for part in reversed(path.split(".")):
-        value = {part: value}
+    return nest_keys(path.split("."), value)
+
+
+def nest_keys(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a value under keys, which may have dots themselves: `nest_keys(["a", "b.c"], 1) == {"a": {"b.c": 1}}`."""
+    for key in reversed(keys):
+        value = {key: value}
     return value  # type: ignore[no-any-return]
 
 

@@ -37,6 +37,7 @@ from dirtune.manifest import LabelTransform
 from dirtune.models import encoders, fds, heads
 from dirtune.models.encoders.encoder import Encoder
 from dirtune.signatures import describe_value
+from dirtune.wording import format_count
 
 PredictorInput = Literal["representation", "projection", "embedding"]
 
@@ -201,7 +202,7 @@ class Regressor(nn.Module):
             got = describe_value(embeddings)
         elif embeddings.ndim != (4 if is_dense else 2) or embeddings.shape[1] != dim:
             numbers = f" and {embeddings.shape[1]} numbers in a row" if embeddings.ndim > 1 else ""
-            got = f"{embeddings.ndim} dimension{'s' * (embeddings.ndim != 1)}{numbers}"
+            got = f"{format_count(embeddings.ndim, 'dimension')}{numbers}"
         elif len(embeddings) != rows:
             got = "another number of rows"
         elif not embeddings.is_floating_point():

@@ -18,7 +18,7 @@ from dirtune import plugins
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import Frozen
 from dirtune.io.yamlfile import dump_yaml, parse_yaml, read_text
-from dirtune.nested import merge
+from dirtune.nested import merge, nest_keys
 
 if TYPE_CHECKING:
     from dirtune.study.schema import Study
@@ -141,10 +141,7 @@ def find_study(study: StudySource, changes: Mapping[str, Any] | None = None) -> 
             if keys[0] in ("arms", "parts") and len(keys) > 2 and keys[1] not in (known := plain.get(keys[0]) or {}):
                 rule = f"is not there to be changed; a new one is given whole, as {keys[0]}.NAME={{...}}"
                 raise InputError(Fault(where="changes", key=path, rule=rule, got=keys[1], known=list(known)))
-            nested = value
-            for key in reversed(keys):
-                nested = {key: nested}
-            changed = merge(plain, nested)
+            changed = merge(plain, nest_keys(keys, value))
             if value == {} and changed == plain:
                 rule = "{} changes nothing, because settings are merged; null leaves out those of an arm or term"
                 raise InputError(Fault(where="changes", key=path, rule=rule))

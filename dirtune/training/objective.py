@@ -22,6 +22,7 @@ from dirtune.losses import Fittable, RawLoss, Term, pairs
 from dirtune.models.regressor import RegressorOutput
 from dirtune.signatures import describe_value
 from dirtune.training.distributed import Ranks
+from dirtune.wording import format_count
 
 REGRESSION = "regression"
 _SCALAR = "must return a scalar, a tensor of floating-point numbers without dimensions"
@@ -229,8 +230,7 @@ class TrainingLoss(nn.Module):
             return value
         got = describe_value(value)
         if isinstance(value, Tensor):
-            dims = f"{value.ndim} dimension{'s' * (value.ndim > 1)}"
-            got = f"a tensor of {dims if value.ndim else value.dtype}"
+            got = f"a tensor of {format_count(value.ndim, 'dimension') if value.ndim else value.dtype}"
         raise part_errors.make_part_error(*self._identify(name), _SCALAR, got)
 
     def check_gradient(self, loss: Loss) -> None:
