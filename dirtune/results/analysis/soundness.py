@@ -72,6 +72,16 @@ _STAGE_COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unconverged:
+    """Trials that a comparison should not rest on."""
+
+    late: frozenset[str]
+    """Not converged (rule 1)."""
+    short: frozenset[str]
+    """Of fewer than `MIN_EPOCHS` epochs, which nobody can judge."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmTrial:
     """A trial that tables compare."""
 
@@ -241,7 +251,7 @@ def is_no_better(value: float, floor: float, metric: str) -> bool:
     return to_loss(value, metric) >= to_loss(floor, metric)
 
 
-def find_unconverged(storage: Storage, trial_ids: Collection[str], info: studies.StudyInfo) -> frozenset[str] | None:
+def judge_trials(storage: Storage, trial_ids: Collection[str], info: studies.StudyInfo) -> Unconverged | None:
     """Return the trials that have not converged (rule 1); None if there are too many to judge them in a table.
 
     Raises:
@@ -249,20 +259,22 @@ def find_unconverged(storage: Storage, trial_ids: Collection[str], info: studies
     """
     wanted = set(trial_ids)
     rows = store.read_table(storage, "trials", columns=("epochs_run", "best_epoch")).to_pylist()
+    # Records of another release may lack either
+    rows = [row for row in rows if row["trial_id"] in wanted and row["best_epoch"] and row["epochs_run"]]
     # A trial whose best epoch is an earlier one is converged by the rule, and its epochs need not be read.
     late = [
         row["trial_id"]
         for row in rows
-        if row["trial_id"] in wanted
-        # Records of another release may lack either
-        and row["best_epoch"]
-        and row["epochs_run"]
-        and row["best_epoch"] > row["epochs_run"] - math.ceil(row["epochs_run"] / 4)
+        if row["epochs_run"] >= MIN_EPOCHS and row["best_epoch"] > row["epochs_run"] - math.ceil(row["epochs_run"] / 4)
     ]
     if len(late) > MAX_JUDGED:
         return None
-    curves = read_curves(storage, late, info)
-    return frozenset(trial for trial, curve in curves.items() if curve.is_converged is False)
+    states = {trial: curve.is_converged for trial, curve in read_curves(storage, late, info).items()}
+    return Unconverged(
+        late=frozenset(trial for trial, state in states.items() if state is False),
+        short=frozenset(row["trial_id"] for row in rows if row["epochs_run"] < MIN_EPOCHS)
+        | {trial for trial, state in states.items() if state is None},
+    )
 
 
 def get_least_cosine(uniformity: float) -> float:

@@ -107,13 +107,16 @@ def find_unbeaten(value: float, region: str, metric: str, rows: Iterable[FloorRo
     return [row.name for row in rows if soundness.is_no_better(value, row.values[region], metric)]
 
 
-def describe_caveats(arm: Sequence[str], reference: Sequence[str], *, unconverged: int, trials: int) -> tuple[str, ...]:
+def describe_caveats(
+    arm: Sequence[str], reference: Sequence[str], *, late: int, short: int, trials: int
+) -> tuple[str, ...]:
     """Return the texts behind `but:`, the most severe first.
 
     Args:
         arm: floors that the arm does not beat, from the least to beat.
         reference: those of the reference.
-        unconverged: number of trials of both that have not converged.
+        late: number of trials of both that have not converged.
+        short: number of those whose epochs are too few to judge.
         trials: number of their trials.
     """
     found = []
@@ -123,19 +126,26 @@ def describe_caveats(arm: Sequence[str], reference: Sequence[str], *, unconverge
         found.append(f"worse than {format_floor(arm[0])}")
     elif reference:
         found.append(f"the reference is worse than {format_floor(reference[0])}")
-    if unconverged:
-        found.append(f"not converged ({unconverged} of {trials} trials)")
+    if late:
+        found.append(f"not converged ({late} of {trials} trials)")
+    if short:
+        found.append(f"too few epochs to judge convergence ({short} of {trials} trials)")
     return tuple(found)
 
 
 def describe_cautions(
-    unbeaten: Mapping[str, Sequence[str]], late: Mapping[str, tuple[int, int]], metric: str, region: str
+    unbeaten: Mapping[str, Sequence[str]],
+    trials: Mapping[str, Sequence[str]],
+    judged: soundness.Unconverged,
+    metric: str,
+    region: str,
 ) -> tuple[str, ...]:
     """Return sentences on the arms that beat not every floor, and on trials that have not converged.
 
     Args:
         unbeaten: floors by arm, from the least to beat.
-        late: trials that have not converged, and all trials, by arm.
+        trials: ids by arm.
+        judged: those that a comparison should not rest on.
         metric: of the floors.
         region: of the floors.
     """
@@ -149,8 +159,11 @@ def describe_cautions(
         if name in by_floor
     ]
     sentences = [f"In {metric}, region {region}, {'; '.join(texts)}."] if texts else []
-    if counts := [f"{arm} ({n} of {trials} trials)" for arm, (n, trials) in late.items() if n]:
-        sentences.append(f"Not converged: {', '.join(counts)}.")
+    few = f"Fewer than {soundness.MIN_EPOCHS} epochs, too few to judge convergence"
+    for text, concerned in (("Not converged", judged.late), (few, judged.short)):
+        counts = {arm: len(concerned.intersection(ids)) for arm, ids in trials.items()}
+        if parts := [f"{arm} ({n} of {len(trials[arm])} trials)" for arm, n in counts.items() if n]:
+            sentences.append(f"{text}: {', '.join(parts)}.")
     return tuple(sentences)
 
 

@@ -40,7 +40,7 @@ from dirtune.results.analysis.costs import (
 )
 from dirtune.results.analysis.selection import Candidate, get_selection
 from dirtune.results.analysis.sequential import SequentialSummary, plan_due_seeds
-from dirtune.results.analysis.soundness import find_unconverged
+from dirtune.results.analysis.soundness import Unconverged, judge_trials
 from dirtune.results.records import names, studies
 from dirtune.results.statistics.joint import JointDifference, Repeated, average_by_repetition
 from dirtune.results.statistics.paired import compute_sd, mean
@@ -313,8 +313,8 @@ def make_arm_tables(
         tables = tuple(
             replace(table, rows=tuple(replace(row, cost=costs.get(row.arm)) for row in table.rows)) for table in tables
         )
-    unconverged = _find_unconverged(storage, info, runs)
-    return tuple(_add_soundness(root, table, storage, info, unconverged) for table in tables)
+    convergence = _judge_trials(storage, info, runs)
+    return tuple(_add_soundness(root, table, storage, info, convergence) for table in tables)
 
 
 def _check_equal_time(*, split: str, selection: str, recomputed: bool) -> None:
@@ -326,17 +326,17 @@ def _check_equal_time(*, split: str, selection: str, recomputed: bool) -> None:
         raise InputError(Fault(where="equal time", rule=f"{rule} for the recorded regions and selection best_val"))
 
 
-def _find_unconverged(storage: Storage, info: studies.StudyInfo, runs: StudyRuns) -> frozenset[str] | None:
+def _judge_trials(storage: Storage, info: studies.StudyInfo, runs: StudyRuns) -> Unconverged | None:
     """Return the trials among the chosen ones that have not converged; None if that is not known."""
     try:
-        return find_unconverged(storage, [one.trial_id for arm in runs.arms for one in arm.chosen.values()], info)
+        return judge_trials(storage, [one.trial_id for arm in runs.arms for one in arm.chosen.values()], info)
     except InputError:
         # A table is possible without learning curves; `dirtune check` reports the damaged file.
         return None
 
 
 def _add_soundness(
-    root: str | Path, table: ArmTable, storage: Storage, info: studies.StudyInfo, unconverged: frozenset[str] | None
+    root: str | Path, table: ArmTable, storage: Storage, info: studies.StudyInfo, judged: Unconverged | None
 ) -> ArmTable:
     """Return the table with its floors, and with caveats at its words."""
     definition = None
@@ -348,28 +348,27 @@ def _add_soundness(
         storage, info, metric=table.metric, split=table.split, regions=table.regions, definition=definition
     )
     region = table.claim.region
-    late = {
-        row.arm: [one.trial_id for one in row.chosen.values() if one.trial_id in (unconverged or ())]
-        for row in table.rows
-    }
+    is_unknown = judged is None
+    judged = judged or Unconverged(late=frozenset(), short=frozenset())
+    trials = {row.arm: [one.trial_id for one in row.chosen.values()] for row in table.rows}
     unbeaten = {row.arm: find_unbeaten(row.cells[region].mean, region, table.metric, floors) for row in table.rows}
     base = next((row for row in table.rows if row.arm == table.reference), None)
     rows = []
     for row in table.rows:
         cell = row.cells[region]
         if cell.verdict is not None and base is not None:
+            both = trials[row.arm] + trials[base.arm]
             caveats = describe_caveats(
                 unbeaten[row.arm],
                 unbeaten[base.arm],
-                unconverged=len(late[row.arm]) + len(late[base.arm]),
-                trials=len(row.chosen) + len(base.chosen),
+                late=len(judged.late.intersection(both)),
+                short=len(judged.short.intersection(both)),
+                trials=len(both),
             )
             cell = replace(cell, verdict=replace(cell.verdict, caveats=caveats))
         rows.append(replace(row, cells={**row.cells, region: cell}))
-    cautions = describe_cautions(
-        unbeaten, {row.arm: (len(late[row.arm]), len(row.chosen)) for row in table.rows}, table.metric, region
-    )
-    if unconverged is None:
+    cautions = describe_cautions(unbeaten, trials, judged, table.metric, region)
+    if is_unknown:
         cautions += (f"Convergence is not judged here: dirtune check {table.study}.",)
     return replace(table, rows=tuple(rows), floors=floors, cautions=cautions)
 

@@ -109,20 +109,28 @@ def test_a_word_of_trainings_that_still_improve_says_so(floored: Path) -> None:
     assert word(floored) == "helps, but: not converged (12 of 12 trials)"
 
 
+def test_a_word_of_trainings_of_three_epochs_says_that_nobody_can_judge_them(tmp_path: Path) -> None:
+    root = write(tmp_path, curve=FALLING[:3], floors={"median": 50.0})
+    assert word(root) == "helps, but: too few epochs to judge convergence (12 of 12 trials)"
+    text = "Fewer than 4 epochs, too few to judge convergence: vanilla (6 of 6 trials), conr (6 of 6 trials)."
+    assert make_arm_table(root, "study").cautions == (text,)
+
+
 @pytest.mark.parametrize(
-    ("arm", "reference", "late", "expected"),
+    ("arm", "reference", "late", "short", "expected"),
     [
-        ([], [], 0, ()),
-        (["median", "ridge"], ["median", "ridge"], 0, ("both worse than the median",)),
-        (["ridge"], ["median", "ridge"], 0, ("both worse than ridge",)),
-        (["boosting_weighted"], [], 0, ("worse than boosting weighted",)),
-        ([], ["mean"], 2, ("the reference is worse than the mean", "not converged (2 of 8 trials)")),
+        ([], [], 0, 0, ()),
+        (["median", "ridge"], ["median", "ridge"], 0, 0, ("both worse than the median",)),
+        (["ridge"], ["median", "ridge"], 0, 0, ("both worse than ridge",)),
+        (["boosting_weighted"], [], 0, 0, ("worse than boosting weighted",)),
+        ([], ["mean"], 2, 0, ("the reference is worse than the mean", "not converged (2 of 8 trials)")),
+        ([], [], 0, 8, ("too few epochs to judge convergence (8 of 8 trials)",)),
     ],
 )
 def test_caveats_name_the_floor_that_is_the_least_to_beat(
-    arm: list[str], reference: list[str], late: int, expected: tuple[str, ...]
+    arm: list[str], reference: list[str], late: int, short: int, expected: tuple[str, ...]
 ) -> None:
-    assert describe_caveats(arm, reference, unconverged=late, trials=8) == expected
+    assert describe_caveats(arm, reference, late=late, short=short, trials=8) == expected
 
 
 @pytest.mark.parametrize("style", STYLES)
