@@ -582,7 +582,7 @@ def test_plan_shows_every_arm_and_writes_nothing(digits: Path, tmp_path: Path, c
     assert (outcome.code, outcome.err) == (0, "")
     arms = ("vanilla (reference)", "projection", "sqrt_inverse_lds", "conr", "accon", "accon_conr")
     for arm in arms:
-        assert re.search(rf"^ *{re.escape(arm)} +3 +3 +\d+ ", outcome.out, re.MULTILINE), arm
+        assert re.search(rf"^ *{re.escape(arm)} +5 +5 +\d+ ", outcome.out, re.MULTILINE), arm
     text = " ".join(outcome.out.split())
     assert "30 trials (0 recorded)" in text
     assert "samples: 4,809 train, 600 val, 1,200 test" in text
