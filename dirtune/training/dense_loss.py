@@ -2,7 +2,8 @@
 
     regression    mean over labeled pixels of each pixel's loss, weighted by the label bin of the pixel; 0 without any
     terms         one row per image: its flattened embedding, normalized, and the means of its label, prediction and
-                  weight over its labeled pixels, zeros for an image without any
+                  weight over its labeled pixels; an image without any, in one view at least, takes no part, and
+                  without images the terms are 0
 
 Labels are read at the height and width of the predictions, each from the nearest pixel. As in ConR, an image enters a term
 as its flattened embedding and the mean of its labels.
@@ -83,7 +84,7 @@ class DenseLoss(TrainingLoss):
         parts = {}
         if self.regression is not None:
             of_regression = slice(0, 1 if self.first_view_is_apart else None)
-            # The only wait of a step for the device: how many pixels have a label decides the sizes that follow.
+            # A wait for the device: how many pixels have a label decides the sizes that follow.
             labeled = (bins[of_regression] >= 0).flatten().nonzero().squeeze(1)
             seen = predictions[of_regression].flatten()
             # A mean over no labeled pixel would be NaN; this zero is connected to the graph.
@@ -100,16 +101,20 @@ class DenseLoss(TrainingLoss):
         if self.terms:
             of_terms = slice(int(self.first_view_is_apart), None)
             embeddings = gathered["embedding"][of_terms]
+            # All views of an image or none, so that rows stay those of whole views.
+            images = (bins[of_terms] >= 0).flatten(2).any(dim=2).all(dim=0).nonzero().squeeze(1)
             inputs = make_dense_term_inputs(
-                normalize_rows(embeddings.flatten(0, 1)),
-                labels[of_terms],
-                predictions[of_terms],
-                weights[of_terms],
+                normalize_rows(embeddings[:, images].flatten(0, 1)),
+                labels[of_terms][:, images],
+                predictions[of_terms][:, images],
+                weights[of_terms][:, images],
                 spec=self.spec,
-                samples=ranks.gather(batch.rows, batch.counts),
+                samples=ranks.gather(batch.rows, batch.counts)[images],
             )
             inputs = replace(inputs, label_scale=self.label_scale, draw_seed=batch.draw_seed)
-            parts |= {name: self.compute_part(name, inputs) for name in self.terms}
+            parts |= {
+                name: self.compute_part(name, inputs) if len(images) else 0.0 * embeddings.sum() for name in self.terms
+            }
         return self.sum_parts(parts)
 
 
@@ -126,15 +131,14 @@ def make_dense_term_inputs(
 
     Args:
         representations: one row per image and view.
-        labels: per-pixel labels; zero means unlabeled.
+        labels: per-pixel labels; zero means unlabeled, which not all pixels of an image may be.
         predictions: per-pixel predictions.
         weights: per-pixel weights; zero if unlabeled.
         spec: the data set's label.
         samples: positions of the images in the training split.
     """
     has_label = labels > 0
-    # The mean of an image without a labeled pixel is zero.
-    counts = has_label.sum(dim=(-2, -1)).clamp(min=1)
+    counts = has_label.sum(dim=(-2, -1))
     means = [
         (torch.where(has_label, values.detach(), 0.0).sum(dim=(-2, -1)) / counts).flatten()
         for values in (labels, predictions, weights)
@@ -144,7 +148,7 @@ def make_dense_term_inputs(
         labels=means[0],
         predictions=means[1],
         weights=means[2],
-        label_bins=compute_dense_bins(means[0], spec).clamp(min=0),
+        label_bins=compute_dense_bins(means[0], spec),
         samples=samples.repeat(len(labels)),
         num_views=len(labels),
         label_range=spec.label_range,

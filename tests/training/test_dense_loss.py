@@ -120,12 +120,13 @@ def test_a_pixel_without_label_gets_no_gradient() -> None:
 def test_a_batch_without_labeled_pixels_has_a_loss_and_gradient_of_zero(name: str) -> None:
     batch, output = _batch(), _output(4)
     batch.views[0]["depth"].zero_()
-    predictions = output.predictions.clone().requires_grad_()
+    predictions, embeddings = (each.clone().requires_grad_() for each in (output.predictions, output.embeddings))
     config = _config(loss={"name": name}, terms={"conr": CONR})
-    loss = _loss(config, torch.ones(100), output._replace(predictions=predictions), batch)
+    loss = _loss(config, torch.ones(100), output._replace(predictions=predictions, embeddings=embeddings), batch)
     loss.total.backward()
     assert {part: float(value.detach()) for part, value in loss.parts.items()} == {"regression": 0.0, "conr": 0.0}
-    assert torch.equal(predictions.grad, torch.zeros_like(predictions))
+    for each in (predictions, embeddings):
+        assert torch.equal(each.grad, torch.zeros_like(each))
 
 
 def test_terms_read_flattened_embeddings_and_means_over_pixels() -> None:
@@ -155,6 +156,29 @@ def test_terms_read_flattened_embeddings_and_means_over_pixels() -> None:
     loss = _loss(_config(terms={"conr": CONR}), weights, output, batch)
     assert float(expected) > 0
     torch.testing.assert_close(loss.parts["conr"], expected)
+
+
+def test_an_image_without_labeled_pixels_takes_no_part_in_terms() -> None:
+    batch, output = _batch(views=2), _output(8)
+    # In the second view only, as after a crop
+    batch.views[1]["depth"][2] = 0.0
+    embeddings = output.embeddings.clone().requires_grad_()
+    config = _config(terms={"conr": CONR})
+    found = _loss(config, torch.ones(100), output._replace(embeddings=embeddings), batch).parts["conr"]
+    found.backward()
+    assert float(found.detach()) > 0
+    assert not embeddings.grad[[2, 6]].any()
+    kept = torch.tensor([0, 1, 3])
+    without = Batch(
+        views=tuple({"depth": view["depth"][kept]} for view in batch.views),
+        labels=batch.labels[kept],
+        label_bins=batch.label_bins[kept],
+        weights=batch.weights[kept],
+        rows=batch.rows[kept],
+    )
+    rows = torch.cat([kept, kept + 4])
+    smaller = RegressorOutput(*(None if each is None else each[rows] for each in output))
+    torch.testing.assert_close(_loss(config, torch.ones(100), smaller, without).parts["conr"], found.detach())
 
 
 def test_terms_know_the_label_scale() -> None:

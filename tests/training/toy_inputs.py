@@ -130,8 +130,8 @@ STEP_WAITS = {
     # Three for each of the two sentences, as cuDNN takes their lengths from the host; the others are steps of the packing's
     # backward pass, which a GPU does not have.
     "encoder tokens": 16,
-    # The labeled pixels, whose number is the size of predictions, labels and weights
-    "dense conr": 1,
+    # The labeled pixels, whose number is the size of predictions, labels and weights, and the images that have any
+    "dense conr": 2,
 }
 """Waits in a step that an algorithm needs, by case; all others need none."""
 UNCOUNTED_WAITS = ("term phreg", "term rotreg", "term supremix")
