@@ -141,8 +141,9 @@ class Recipe(Frozen):
     accumulation: Annotated[int, Added()] = Field(default=1, ge=1)
     """Number of micro-batches of equal size per batch; their gradients are accumulated into one step and clipped once. The
     regression loss is that of the whole batch, with its weights. Everything that compares samples sees one micro-batch:
-    the pairs of terms, bmc, tukey and the statistics of batch normalization. Dropout draws a mask per micro-batch. Of
-    per-pixel labels, a micro-batch is weighted by its images, not by their labeled pixels."""
+    the pairs of terms, dist, tukey and the statistics of batch normalization; bmc and ccc, which estimate a distribution or
+    a correlation from the batch, are refused. Dropout draws a mask per micro-batch. Of per-pixel labels, a micro-batch is
+    weighted by its images, not by their labeled pixels."""
     compile: Annotated[bool, Added()] = False
     """Compile the training steps of every trial with `torch.compile`, which takes up to minutes; evaluation is not compiled.
     Checkpoints are the same."""

@@ -22,7 +22,7 @@ Labels of L dimensions are points: `|.|^2` sums over dimensions, where `mse` tak
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from dirtune.batch import TrainingLabels
 from dirtune.frozen import Added, Frozen
 from dirtune.losses import label_prior, pairs, pointwise
+from dirtune.losses.needs import Needs
 from dirtune.reweighting.lds import LDS
 
 
@@ -85,6 +86,8 @@ class BMC(_Noisy):
     """Balanced MSE with the batch as the label distribution (Ren et al., CVPR 2022); formula: `bmc`."""
 
     name: Literal["bmc"] = "bmc"
+    # Most micro-batches lack the rare labels that this label distribution is for; of one row the loss is constant.
+    needs: ClassVar[Needs] = Needs(samples=2, whole_batches=True)
 
     def fit(self, labels: TrainingLabels) -> "BalancedMSE":
         """Return the loss with its noise; its label distribution is that of the rows of each call."""
@@ -205,8 +208,7 @@ def bmc(
         l_i = |p_i - y_i|^2 / (2 sigma^2) + log sum_j exp(-|p_i - y_j|^2 / (2 sigma^2))
 
     It is a cross-entropy whose classes are the rows, and 0 for one row; a label that m rows have costs `log m` at best.
-    The rows are those of the global batch, or of a micro-batch under `recipe.accumulation`, which estimates the label
-    distribution from fewer labels. Memory is quadratic in them.
+    The rows are those of the global batch. Memory is quadratic in them.
 
     Arguments as in `gai`.
     """

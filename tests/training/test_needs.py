@@ -61,7 +61,7 @@ IN_ONE_BIN: dict[str, tuple[dict[str, Any], str]] = {
 ON_ONE_SAMPLE: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"loss {name}": ({"loss": {"name": name}}, "needs 2 in a batch, but has 1; raise recipe.batch_size")
-        for name in ("ccc", "dist")
+        for name in ("bmc", "ccc", "dist")
     },
     **{
         f"term {name}": ({"terms": {name: {}}}, f"needs {least} in a batch, but has 1; raise recipe.batch_size")
@@ -78,10 +78,13 @@ ON_ONE_SAMPLE: dict[str, tuple[dict[str, Any], str]] = {
         *(("two dimensions", *case) for case in IN_TWO_DIMENSIONS.values()),
         *(("one bin", *case) for case in IN_ONE_BIN.values()),
         *(("usual", merge(settings, ONE_BATCH), message) for settings, message in ON_ONE_SAMPLE.values()),
-        (
-            "usual",
-            {"loss": {"name": "ccc"}, "recipe": {"batch_size": 8, "accumulation": 2}},
-            "loss.name: needs whole batches, but recipe.accumulation cuts them into 2; set it to 1",
+        *(
+            (
+                "usual",
+                {"loss": {"name": name}, "recipe": {"batch_size": 8, "accumulation": 2}},
+                "loss.name: needs whole batches, but recipe.accumulation cuts them into 2; set it to 1",
+            )
+            for name in ("bmc", "ccc")
         ),
         (
             "usual",
@@ -107,5 +110,5 @@ def test_a_part_without_a_form_is_refused_with_what_would_do(
 
 
 def test_every_part_is_allowed_where_it_has_a_form(configuration: Configure, toy: ResidentData) -> None:
-    for loss in ("ccc", "dist"):
+    for loss in ("bmc", "ccc", "dist"):
         make_task(toy.manifest).check(configuration(loss={"name": loss}))
