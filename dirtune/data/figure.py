@@ -21,12 +21,11 @@ from matplotlib.ticker import LogFormatter
 from dirtune.data.inspection import Inspection
 from dirtune.data.region_samples import RegionSamples, read_region_samples
 from dirtune.errors import Fault, InputError
-from dirtune.io.files import make_parent
 from dirtune.io.storage import Storage
 from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import LabelSpec
 from dirtune.metrics import SHOT_REGIONS
-from dirtune.results.figures import FILE_TYPES, PAGE, STYLE
+from dirtune.results.figures import FILE_TYPES, PAGE, STYLE, show_names_literally, write_figure
 
 TINTS = {"many": "#BFDCEC", "medium": "#EFEFEF", "few": "#FAE3B4"}
 """Background of each shot region; lightened colors of Okabe and Ito."""
@@ -53,9 +52,7 @@ def save_figure(inspection: Inspection, *, root: str | Path, output: Path, count
         raise InputError(Fault(where=str(output), rule=rule, got=output.suffix, known=FILE_TYPES))
     samples = read_region_samples(Storage.open(root), inspection, count=count)
     with mpl.rc_context(STYLE):
-        figure = draw_figure(inspection, samples)
-        make_parent(output)
-        figure.savefig(output, dpi=200, bbox_inches="tight", pad_inches=0.03)
+        write_figure(lambda: draw_figure(inspection, samples), output, dpi=200)
     return output
 
 
@@ -78,6 +75,7 @@ def draw_figure(inspection: Inspection, samples: Sequence[RegionSamples]) -> Fig
         _draw_samples(parts[1], samples, inspection.manifest.label)
     caption = textwrap.wrap(_format_caption(inspection, samples), int(PAGE * 22))
     figure.supxlabel("\n".join(caption), fontsize=6, color="#555555")
+    show_names_literally(figure)
     return figure
 
 

@@ -6,6 +6,7 @@ value. Files without one, of earlier releases or written by hand, are read as th
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,21 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
             f"its content was changed after it was written; remove the key {CHECKSUM!r} to use it as it is"
         )
     return raw
+
+
+def format_json(value: Any) -> str:
+    """Return JSON for users. It has no NaN and no infinity: an undefined number is null, an infinite one a text."""
+    return json.dumps(_to_strict(value), indent=1, default=str, allow_nan=False)
+
+
+def _to_strict(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_to_strict(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(name): _to_strict(each) for name, each in value.items()}
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
 
 
 def read_json_object(storage: Storage, name: str) -> dict[str, Any]:

@@ -249,7 +249,9 @@ class Pages:
 
     def _draw_curve(self, log: TrialLog, name: str) -> str:
         points = [(epoch, values[name]) for epoch, values in log.curves.items() if name in values]
-        with self._drawing, mpl.rc_context(figures.STYLE), tempfile.TemporaryDirectory() as folder:
+        figures.check_drawable(f"of {name}", points)
+
+        def draw() -> Figure:
             figure = Figure(figsize=(4.5, 2.6))
             axes = figure.subplots()
             axes.plot(
@@ -257,8 +259,12 @@ class Pages:
             )
             axes.set_xlabel("epoch")
             axes.set_ylabel(name.replace("$", r"\$"))
-            figure.savefig(Path(folder) / "curve.svg", bbox_inches="tight")
-            return _to_address((Path(folder) / "curve.svg").read_bytes())
+            return figure
+
+        with self._drawing, mpl.rc_context(figures.STYLE), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "curve.svg"
+            figures.write_figure(draw, file, dpi=100)
+            return _to_address(file.read_bytes())
 
     def _remember(self, study: str, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return a value that depends on the records of a study alone, made again only after they have changed."""

@@ -179,6 +179,14 @@ def test_the_figure_is_written_in_every_type_of_file(
 
 
 @pytest.mark.ray
+def test_a_name_that_looks_like_a_formula_is_shown_as_it_is(tmp_path: Path) -> None:
+    label = LabelSpec(name=r"$\undefined$", unit="$_$", low=10, high=20, bin_width=2, num_bins=5)
+
+    file = save_figure(_make_inspection(label, COUNTS), root=tmp_path, output=tmp_path / "x.svg")
+
+    assert r">$\undefined$ [$_$]<" in file.read_text(encoding="utf-8")
+
+
 def test_the_figure_of_digits_shows_ten_images_of_every_region(digits: Path, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"

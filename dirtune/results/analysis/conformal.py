@@ -157,7 +157,10 @@ def _list_half_widths(
     scores = np.abs(calibration.labels - calibration.predictions[trial])
     overall = compute_quantile(scores, level)
     if not math.isfinite(overall):
+        undefined = np.count_nonzero(~np.isfinite(scores))
         rule = f"has {len(scores)} validation samples, too few for intervals of level {level:g}"
+        if undefined:
+            rule = f"has {undefined} of {len(scores)} predictions that are no finite numbers, too many for intervals of level {level:g}"
         raise InputError(Fault(where="validation split", rule=rule))
     size = len(test.labels)
     yield "one", np.full(size, overall), ""

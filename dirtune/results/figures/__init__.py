@@ -29,12 +29,12 @@ from matplotlib.figure import Figure
 
 from dirtune import part_errors
 from dirtune.errors import Fault, InputError
-from dirtune.io.files import make_parent
 from dirtune.plugins import load_entry_points, load_files
 from dirtune.registry import Registry
 from dirtune.results.figures._plugins import load_figures
 from dirtune.results.figures._request import PlotRequest, TrackedRequest
 from dirtune.results.figures._style import COLORS, FILE_TYPES, PAGE, REFERENCE_COLOR, STYLE, show_names_literally
+from dirtune.results.figures._writing import check_drawable, write_figure
 from dirtune.results.figures.ablation_path import build_ablation_path, draw_ablation_path
 from dirtune.results.figures.anchors import build_anchors, draw_anchors
 from dirtune.results.figures.critical_difference import build_critical_difference, draw_critical_difference
@@ -69,9 +69,12 @@ __all__ = [
     "PlotRequest",
     "RegionBars",
     "build_regions",
+    "check_drawable",
     "draw_curve",
     "draw_regions",
     "plot",
+    "show_names_literally",
+    "write_figure",
 ]
 
 Data = TypeVar("Data")
@@ -193,14 +196,17 @@ def plot(
             data = FIGURES[kind].build(request)
         if unused := request.list_unused():
             warnings.warn(f"the figure {kind} does not use {' and '.join(unused)}", stacklevel=2)
-        with part_errors.name_part("figure", kind, FIGURES[kind]):
-            figure = FIGURES[kind].draw(data)
-        if not isinstance(figure, Figure):
-            rule = "`draw` must return a matplotlib Figure"
-            raise part_errors.make_part_error("figure", kind, FIGURES[kind], rule, describe_value(figure))
-        show_names_literally(figure)
-        # After drawing, so that a figure with nothing to draw leaves no empty folder behind.
-        make_parent(output)
-        # 300 dpi is what journals ask of images; in a vector file it applies to rasterized parts alone.
-        figure.savefig(output, dpi=300, bbox_inches="tight", pad_inches=0.03)
+        check_drawable(kind, data)
+        # 300 dpi is what journals ask of images.
+        write_figure(lambda: _draw(kind, data), output, dpi=300)
     return output
+
+
+def _draw(kind: str, data: Any) -> Figure:
+    with part_errors.name_part("figure", kind, FIGURES[kind]):
+        figure = FIGURES[kind].draw(data)
+    if not isinstance(figure, Figure):
+        rule = "`draw` must return a matplotlib Figure"
+        raise part_errors.make_part_error("figure", kind, FIGURES[kind], rule, describe_value(figure))
+    show_names_literally(figure)
+    return figure

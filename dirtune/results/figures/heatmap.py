@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.figures import _arms, _request, _style
+from dirtune.results.statistics.paired import mean
 from dirtune.results.tables.marks import SIGNIFICANT
 from dirtune.results.tables.render import numbers
 from dirtune.results.tables.render.cells import format_metric
@@ -118,8 +119,8 @@ def _get_difference(cell: Cell, base: Cell, *, relative: bool) -> float:
         return found.mean
     # The reference's mean over the common seeds, which the difference is about.
     seeds = cell.values.keys() & base.values.keys()
-    level = sum(base.values[seed] for seed in seeds) / len(seeds)
-    return 100 * found.mean / abs(level) if level else math.nan
+    level = mean(base.values[seed] for seed in seeds)
+    return 100 * (found.mean / abs(level)) if level else math.nan
 
 
 def _compute_limit(differences: tuple[tuple[float, ...], ...]) -> float:
@@ -129,5 +130,5 @@ def _compute_limit(differences: tuple[tuple[float, ...], ...]) -> float:
     if not limit:
         return 1.0
     # Rounded up in the second digit; the inner rounding keeps 0.30000000000000004 from becoming 0.31.
-    unit = 10.0 ** (math.floor(math.log10(limit)) - 1)
+    unit = 10.0 ** (math.floor(math.log10(limit)) - 1) or limit
     return math.ceil(round(limit / unit, 6)) * unit

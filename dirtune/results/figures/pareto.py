@@ -144,9 +144,11 @@ def _make_point(arm: str, pairs: Sequence[tuple[float, float]]) -> Point:
 
 def _compute_limits(marked: Sequence[tuple[float, float]], every: Sequence[float]) -> tuple[float, float]:
     """Return the range of the marked points with their sd and of other points near it, with a margin."""
-    spreads = [0.0 if math.isnan(spread) else spread for _, spread in marked]
-    low = min(value - spread for (value, _), spread in zip(marked, spreads, strict=True))
-    high = max(value + spread for (value, _), spread in zip(marked, spreads, strict=True))
+    spans = [(value, spread if math.isfinite(spread) else 0.0) for value, spread in marked if math.isfinite(value)]
+    if not spans:
+        return 0.0, 1.0
+    low = min(value - spread for value, spread in spans)
+    high = max(value + spread for value, spread in spans)
     room = SURROUNDINGS * (high - low)
     near = [value for value in every if low - room <= value <= high + room]
     from_, to = min(low, *near), max(high, *near)

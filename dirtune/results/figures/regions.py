@@ -83,7 +83,7 @@ def draw_regions(bars: RegionBars) -> Figure:
     dots = sum(len(values) for arm in bars.seeds for values in arm)
     for position, color in enumerate(_style.assign_colors(bars.arms, bars.reference).values()):
         centers = [group - 0.4 + (position + 0.5) * width for group in range(len(bars.regions))]
-        means = bars.means[position]
+        means = [mean if math.isfinite(mean) else math.nan for mean in bars.means[position]]
         axes.bar(
             centers,
             means,
@@ -103,6 +103,9 @@ def draw_regions(bars: RegionBars) -> Figure:
             elinewidth=0.8,
             capsize=min(1.6, 8 * width),
         )
+        for center, mean in zip(centers, bars.means[position], strict=True):
+            if math.isinf(mean):
+                axes.annotate(f"{mean:g}", (center, 0), ha="center", va="bottom", fontsize=5.5, rotation=90)
         for center, values in zip(centers, bars.seeds[position], strict=True):
             # Dots next to each other, so that equal values stay visible.
             step, middle = 0.4 * width / max(len(values), 3), (len(values) - 1) / 2

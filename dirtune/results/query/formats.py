@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import math
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.jsonfile import format_json
 from dirtune.io.storage import Storage
 from dirtune.results.spreadsheets import defuse
 from dirtune.results.textgrid import as_markdown, as_text
@@ -99,18 +98,7 @@ def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
 
 
 def _as_json(names: list[str], rows: list[list[Any]]) -> str:
-    def to_plain(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [to_plain(each) for each in value]
-        if isinstance(value, dict):
-            return {str(name): to_plain(each) for name, each in value.items()}
-        # JSON has no NaN and no infinity. An undefined number is null; an infinite one is not.
-        if not isinstance(value, float) or math.isfinite(value):
-            return value
-        return None if math.isnan(value) else str(value)
-
-    objects = [{name: to_plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
-    return json.dumps(objects, indent=1, default=str, allow_nan=False)
+    return format_json([dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _format_cells(rows: list[list[Any]]) -> list[list[str]]:

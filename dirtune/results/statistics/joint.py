@@ -114,7 +114,7 @@ class JointDifference:
             return "splits" if self.over_seeds.error > 0 else None
         if self.over_both is None or not self.over_both.error > 0:
             return None
-        return "test samples" if self.over_both.error**2 > 2 * self.over_seeds.error**2 else self.unit
+        return "test samples" if self.over_both.error > math.sqrt(2) * self.over_seeds.error else self.unit
 
     def with_confidence(self, confidence: float) -> "JointDifference":
         """Return the same difference with intervals of another confidence."""
@@ -211,7 +211,7 @@ def estimate_sample_variance(parts: Array) -> float:
     seeds, samples = parts.shape
     if min(seeds, samples) < 2:
         return math.nan
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         centered = parts - parts.mean(axis=1, keepdims=True)
         by_sample = centered.mean(axis=0)
         between = seeds * float(np.square(by_sample).sum()) / (samples - 1)
@@ -222,7 +222,8 @@ def estimate_sample_variance(parts: Array) -> float:
 
 def add_variance(over_seeds: paired.PairedDifference, variance: float) -> paired.PairedDifference:
     """Return the comparison over seeds and samples, for a variance that the samples add to the mean difference."""
-    own = over_seeds.error**2
+    # Not a power, for which Python raises an error where the result is infinite
+    own = over_seeds.error * over_seeds.error
     total = own + variance
     # Seeds that agree exactly leave the samples alone, whose t distribution is taken for the normal one.
     growth = total / own if own > 0 else math.inf

@@ -23,6 +23,7 @@ import numpy as np
 
 # scipy loads its parts when they are first used, and scipy.stats takes three times as long as scipy.special.
 import scipy
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 
@@ -51,19 +52,34 @@ class PairedDifference:
 
 def mean(values: Iterable[float]) -> float:
     """Return the arithmetic mean; NaN of nothing."""
-    array = np.fromiter(values, dtype=np.float64)
-    return float(array.mean()) if array.size else math.nan
+    array, exponent = _scale(values)
+    # Infinite values of both signs have no mean.
+    with np.errstate(invalid="ignore"):
+        return _scale_back(array.mean(), exponent) if array.size else math.nan
 
 
 def compute_sd(values: Iterable[float]) -> float:
     """Return the sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN of fewer than two values."""
-    array = np.fromiter(values, dtype=np.float64)
+    array, exponent = _scale(values)
     # The result is NaN where a value is infinite, without a warning.
     with np.errstate(invalid="ignore"):
         # The rounded mean of equal values may leave a tiny spread, and a t test with a p of 1e-33.
         if array.size > 1 and np.ptp(array) == 0:
             return 0.0
-        return float(array.std(ddof=1)) if array.size > 1 else math.nan
+        return _scale_back(array.std(ddof=1), exponent) if array.size > 1 else math.nan
+
+
+def _scale(values: Iterable[float]) -> tuple[NDArray[np.float64], int]:
+    """Return values over a power of two, and its exponent: sums and squares of 1e308 would be infinite, squares of 1e-308 zero."""
+    array = np.fromiter(values, dtype=np.float64)
+    # The exponent of an infinite value or of NaN is 0.
+    exponent = math.frexp(np.abs(array).max())[1] if array.size else 0
+    return np.ldexp(array, -exponent), exponent
+
+
+def _scale_back(value: np.float64, exponent: int) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(value, exponent))
 
 
 def compute_standard_error(values: Sequence[float]) -> float:

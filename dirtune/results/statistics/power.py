@@ -98,9 +98,9 @@ def bound_sd(sd: float, pairs: int) -> tuple[float, float]:
 
 def _list_errors(seeds: int, spread: Spread) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return standard error and degrees of freedom of both tests."""
-    own = spread.sd**2 / seeds
+    own = spread.sd * spread.sd / seeds
     total = own + spread.sample_variance
-    return (math.sqrt(own), seeds - 1), (math.sqrt(total), (seeds - 1) * (total / own) ** 2)
+    return (math.sqrt(own), seeds - 1), (math.sqrt(total), (seeds - 1) * (total / own) * (total / own))
 
 
 def _compute_t_power(effect: float, *, error: float, df: float, alpha: float) -> float:

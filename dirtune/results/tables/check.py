@@ -309,7 +309,7 @@ def _is_supported(cell: str, now: str) -> bool:
 def _compute_last_digit(number: str) -> float:
     """Return the value of one unit of the last digit of a number."""
     mantissa, _, exponent = number.partition("e")
-    return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
+    return float(f"1e{int(exponent or 0) - len(mantissa.partition('.')[2])}")
 
 
 def _check_csv(root: str | Path, text: str) -> CheckReport:

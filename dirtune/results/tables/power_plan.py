@@ -112,11 +112,12 @@ def _estimate(
 ) -> ArmNeeds:
     pairs = 0 if difference is None else difference.n
     reason = f"needs {power.MIN_PAIRS} pairs of seeds, has {pairs}" if pairs < power.MIN_PAIRS else ""
-    if difference is None or difference.over_both is None or not difference.sd > 0:
+    if difference is None or difference.over_both is None or not difference.sd * difference.sd > 0:
         reason = reason or no_predictions or "no stored predictions, or no spread"
     if reason or difference is None or difference.over_both is None:
         return ArmNeeds(arm=arm, to_detect=None, to_equate=None, reason=reason)
-    variance = difference.over_both.error**2 - difference.over_seeds.error**2
+    both, seeds = difference.over_both.error, difference.over_seeds.error
+    variance = both * both - seeds * seeds
     alpha = power.ALPHA / comparisons
 
     def can_detect(seeds: int, spread: power.Spread) -> bool:

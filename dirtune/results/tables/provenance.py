@@ -3,10 +3,10 @@
 A published number has no trials and is not in the list.
 """
 
-import json
 from dataclasses import asdict, dataclass
 
 from dirtune.errors import Fault, InputError
+from dirtune.io.jsonfile import format_json
 from dirtune.results.tables.comparison import ABSENT, Comparison
 from dirtune.results.tables.render.grids import CHOSEN_AFTER
 from dirtune.results.textgrid import as_markdown
@@ -64,7 +64,7 @@ def format_provenance(table: Comparison, style: str = "markdown") -> str:
         raise InputError(Fault(where="trace", rule="unknown format", got=style, known=FORMATS))
     cells = list_provenance(table)
     if style == "json":
-        return json.dumps([asdict(cell) for cell in cells], indent=1)
+        return format_json([asdict(cell) for cell in cells])
     header = ["study", "metric", "arm", "region", "mean", "word", "trials (seed: trial at epoch = value)"]
     lines = []
     for cell in cells:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -118,6 +119,20 @@ def test_what_has_no_intervals_is_one_sentence(
         compute_intervals(root, "study", level=1.0)
     with pytest.raises(InputError, match="has 40 validation samples, too few for intervals"):
         compute_intervals(root, "study", level=0.99)
+
+
+def test_predictions_that_are_no_finite_numbers_are_one_sentence(
+    tmp_path: Path, trials: dict[str, list[dict[str, SplitPredictions]]]
+) -> None:
+    root = _write(tmp_path, trials)
+    for path in (root / "study/results/predictions").glob("*.parquet"):
+        table = pq.ParquetFile(path).read()
+        values = [math.inf if place % 2 else math.nan for place in range(len(table))]
+        place = table.column_names.index("prediction")
+        path.write_bytes(encode_table(table.set_column(place, "prediction", pa.array(values))))
+
+    with pytest.raises(InputError, match="has 40 of 40 predictions that are no finite numbers, too many"):
+        compute_intervals(root, "study")
 
 
 def test_the_quantile_covers_new_scores_at_the_level() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from dirtune import cli
 from dirtune.errors import InputError
 from dirtune.results.figures import FIGURES, plot
 from dirtune.results.records.store import read_table
+from tests.results.figures import stores
 from tests.results.figures.stores import (
     KEYS,
+    VALUES,
     write_compared_arms,
     write_composed_arms,
     write_fractions,
@@ -43,6 +47,10 @@ STORES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {"curve": {"x": "data.fraction"}}
 DRAWN_EMPTY = {"regions"}
+NO_FONT = (
+    "no font of this machine has \uf123, which the figure shows as boxes: install one, such as Noto Sans CJK, or write an .svg "
+    "file"
+)
 STARTS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
 
@@ -96,6 +104,38 @@ def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
     root = write_many_arms(tmp_path, 36)
 
     check_file(plot(root, "study", kind, output=root / "x.svg"), above=10_000)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e-320, math.inf])
+def test_numbers_at_the_ends_of_the_range_are_drawn_or_refused(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stores, "VALUES", {arm: dict.fromkeys(range(3), 5.0) for arm in VALUES} | {"conr": {0: value, 1: 5.5}}
+    )
+    for kind in ("regions", "heatmap", "forest", "pareto", "training_curves", "history"):
+        root = write_compared_arms(tmp_path / kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="the figure .* has infinite values", category=UserWarning)
+            if abs(value) < 1e308 or value == math.inf:
+                check_file(plot(root, "study", kind, output=tmp_path / "x.svg"), above=1000)
+                continue
+            with pytest.raises(InputError, match=rf"^figure {kind}: can be drawn with numbers up to 1e\+300, got '\d"):
+                plot(root, "study", kind, output=tmp_path / "x.svg")
+
+
+def test_letters_are_drawn_with_a_font_that_has_them_or_are_one_warning(tmp_path: Path) -> None:
+    # In STIX, which matplotlib has, and not in its default font; in no font
+    for letter, file, expected in (("\u2332", "x.pdf", []), ("\uf123", "x.png", [NO_FONT]), ("\uf123", "x.svg", [])):
+        study = f"study {letter}"
+        write_study(tmp_path, [record(letter, seed) for seed in range(2)], name=study)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            plot(tmp_path, study, "regions", output=tmp_path / file)
+        assert [str(each.message) for each in found] == expected
+    assert b"STIX" in (tmp_path / "x.pdf").read_bytes()
+    assert "study \uf123" in (tmp_path / "x.svg").read_text(encoding="utf-8")
 
 
 def test_drawing_needs_no_pyplot_torch_or_ray(tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ def test_mean_and_spread_follow_their_formulas() -> None:
     assert compute_standard_error(VALUES) == pytest.approx(stats.sem(VALUES))
 
 
+def test_sums_and_squares_neither_overflow_nor_vanish() -> None:
+    for unit in (1e308, -1e308, 1e-320):
+        assert mean([1.5 * unit, 1.5 * unit]) == 1.5 * unit
+        assert compute_sd([1.5 * unit, 1.25 * unit]) == pytest.approx(0.25 * abs(unit) / math.sqrt(2), rel=1e-3)
+    # Longer than the range of numbers
+    assert compute_sd([1.7e308, -1.7e308]) == math.inf
+    assert math.isnan(mean([math.inf, -math.inf]))
+    assert mean([1.0, -math.inf]) == -math.inf
+
+
 def test_what_cannot_be_estimated_is_nan() -> None:
     assert math.isnan(mean([]))
     assert math.isnan(compute_sd([1.0]))

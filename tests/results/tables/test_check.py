@@ -245,3 +245,13 @@ def test_a_file_is_checked_as_its_text(root: Path, tmp_path: Path) -> None:
     for name in ("binary", "absent"):
         with pytest.raises(InputError, match=rf"{name}: cannot be read"):
             check_file(root, tmp_path / name)
+
+
+def test_numbers_at_the_end_of_the_range_are_compared(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0, metrics=metric_rows(1.7e308))], name="study")
+    request = TableRequest(studies=("study",), regions=("all",))
+    text = render(compare(tmp_path, request), "markdown")
+
+    assert check(tmp_path, text, request).findings == ()
+    (finding,) = check(tmp_path, text.replace("1.70e+308", "1.70e+400"), request).findings
+    assert (finding.written, finding.now) == ("1.70e+400", "1.70e+308")

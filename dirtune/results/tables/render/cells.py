@@ -69,8 +69,10 @@ def _get_change(cell: Cell, part: ArmTable) -> tuple[float, float, float] | None
     found = cell.difference
     if found is None or not found.n or (is_relative(part) and not cell.reference_mean):
         return None
-    scale = 100 / abs(cell.reference_mean) if is_relative(part) else 1.0
-    return scale * found.mean, scale * found.low, scale * found.high
+    if not is_relative(part):
+        return found.mean, found.low, found.high
+    mean, low, high = (100 * (each / abs(cell.reference_mean)) for each in (found.mean, found.low, found.high))
+    return mean, low, high
 
 
 def is_relative(part: ArmTable) -> bool:

@@ -1,17 +1,17 @@
 """CSV and JSON of a comparison: CSV with one line per study, metric, arm and region, JSON with the trials as well.
 
-Everything is at full precision; undefined values are empty in CSV and null in JSON. In CSV, an apostrophe precedes texts that
+Everything is at full precision; undefined values are empty in CSV and null in JSON, where infinite ones are texts. In CSV, an apostrophe precedes texts that
 spreadsheets would run as formulas.
 """
 
 import csv
 import io
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from dirtune.io.jsonfile import format_json
 from dirtune.results.spreadsheets import defuse
 from dirtune.results.statistics.joint import JointDifference
 from dirtune.results.tables.comparison import Comparison
@@ -60,7 +60,7 @@ def as_json(table: Comparison) -> str:
         "published": [asdict(row) for row in table.published],
         "notes": make_footer(table),
     }
-    return json.dumps(_remove_nan(plain), indent=1)
+    return format_json(plain)
 
 
 CSV_COLUMNS: dict[str, Callable[[ArmTable, ArmRow, str], object]] = {
@@ -179,12 +179,3 @@ def _get_p(cell: Cell, test: str) -> float | None:
 
 def _is_undefined(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _remove_nan(value: Any) -> Any:
-    """Replace NaN, which JSON cannot write, by None."""
-    if isinstance(value, Mapping):
-        return {key: _remove_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_remove_nan(inner) for inner in value]
-    return None if _is_undefined(value) else value

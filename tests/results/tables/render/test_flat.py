@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ def test_json_keeps_published_numbers_apart_with_their_source(table: Comparison)
     assert "SRL (CVPR 2025), Table 2" in origins
     assert plain["published"][origins.index("ACCon (AAAI 2025), Table 2")]["values"]["few"] == 13.67
     assert "13.67" not in json.dumps(plain["tables"])
+
+
+def test_infinite_values_are_texts_in_json_which_has_no_number_for_them(tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0, math.inf), record("b", 0, -math.inf), record("b", 1)], name="study")
+    text = as_json(compare(tmp_path, TableRequest(studies=("study",), reference="b")))
+
+    # JSON of other languages has neither
+    assert not re.search("NaN|Infinity", text)
+    first, second = (row["cells"]["all"] for row in json.loads(text)["tables"][0]["rows"])
+    assert (first["mean"], first["sd"], first["seeds"]["0"]["value"]) == ("inf", None, "inf")
+    assert second["mean"] == "-inf"
 
 
 def test_json_has_the_request(table: Comparison) -> None:
