@@ -81,6 +81,7 @@ where the command line names the GPUs, for the encoder of the paper. It is apart
 * MPIIGaze: nothing is published but the data: no code, split, bins, shots, backbone or settings. Those here are this project's own, and no
   number is comparable with ConR's. Compared are the angular error (with github.com/hysts/pytorch_mpiigaze) and ConR's term on labels of two
   dimensions (with its formula).
+* UCI-DIR (SRL): the splits are not published, nor how labels were rounded or, of real estate, scaled; no number is comparable.
 * IMDB-WIKI by Balanced MSE: its tables are of the balanced error (`balanced_mae`), not of the mean over samples.
 
 ## Both variants trained: ACCon on STS-B-DIR
@@ -588,6 +589,8 @@ PAPERS = (
                 "as the paper; published: as the script",
             ),
             ("bins on STS-B", "-", "50 bins in six rows", "50 bins, in both variants"),
+            ("splits of UCI-DIR", "balanced", "not in the repository", "balanced, of its own: `pipelines/uci.py`"),
+            ("shot regions of UCI-DIR", "-", "thirds of the labels, by training rows", "as the script, rule `classes`"),
         ),
     ),
     Paper(

@@ -20,5 +20,6 @@ PIPELINES: Registry[str] = Registry(
         "sts_b": "STS-B-DIR: sentence pairs and their similarity, 0..5 (raw: train_new.tsv, dev_new.tsv, test_new.tsv)",
         "table": "your own table of numbers and a label (raw: a csv, tsv or Parquet file)",
         "text_pairs": "your own pairs of texts and a label (raw: a csv, tsv or Parquet file)",
+        "uci": "UCI-DIR: abalone, airfoil, concrete or real estate (raw: the files of UCI, sheets as csv, or data.csv under the table's name)",
     },
 )

@@ -13,6 +13,7 @@ from dirtune.errors import Fault, InputError
 # Fixed commits, because a branch may change under the recorded hashes.
 _YANG = "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/a6fdc45d45c04e6f5c40f43925bc66e580911084"
 _CONR = "https://raw.githubusercontent.com/BorealisAI/ConR/ad6a8c90426da9243f9e1de7bb37c7429bb99256"
+_UCI = "https://archive.ics.uci.edu/static/public"
 _ROTHE = "https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/static"
 
 
@@ -78,6 +79,12 @@ RAW_DATA = {
                 url="http://datasets.d2.mpi-inf.mpg.de/MPIIGaze/MPIIGaze.tar.gz",
                 unpacks_to=("MPIIGaze",),
             ),
+        )
+    ),
+    "uci": RawData(
+        files=tuple(
+            RawFile(name=f"{name}.csv", url=f"{_UCI}/{number}/data.csv")
+            for name, number in {"abalone": 1, "airfoil": 291, "concrete": 165, "real_estate": 477}.items()
         )
     ),
 }

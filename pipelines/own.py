@@ -9,7 +9,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +35,8 @@ from dirtune.wording import format_count
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+FitRules = Callable[[NDArray[np.int64]], Mapping[str, ShotRule]]
+"""Returns shot rules, the default last, for the training rows by label bin."""
 Column = Annotated[str, AfterValidator(normalize_name)]
 """Name of a column; headers are normalized, too."""
 MOST_BINS = 100_000
@@ -635,20 +637,28 @@ def write_own(
     source: RawSource,
     notes: Sequence[str] = (),
     side_files: Mapping[str, bytes] | None = None,
+    fit_rules: FitRules | None = None,
 ) -> Manifest:
     """Write the data set, with a side file on its raw file; see `write_dataset`."""
     options, label, held = division.options, division.rows.label, division.assignment.held_out
     rules, notes = {"counts": options.make_count_rule()}, [*notes]
     if options.group is not None and division.rows.groups is not None:
         notes += describe_similar_names(options.group, division.rows.groups)
-    if options.many_above is None and options.few_below is None:
-        counts = {
-            split: np.bincount(division.rows.bins[division.assignment.find_rows(split)], minlength=label.num_bins)
-            for split in ("train", "test")
-        }
-        if (fitted := shot_rule.fit_shot_rule(counts["train"].tolist(), counts["test"].tolist())) is not None:
-            rules["thirds"] = fitted
-            notes.append("shot regions: a third of the test rows each, by the density of the training labels")
+    counts = {
+        split: np.bincount(division.rows.bins[division.assignment.find_rows(split)], minlength=label.num_bins)
+        for split in ("train", "test")
+    }
+    if fit_rules is not None:
+        rules |= fit_rules(counts["train"])
+    elif (
+        options.many_above is None
+        and options.few_below is None
+        and (fitted := shot_rule.fit_shot_rule(counts["train"].tolist(), counts["test"].tolist())) is not None
+    ):
+        rules["thirds"] = fitted
+        notes.append("shot regions: a third of the test rows each, by the density of the training labels")
+    # The rule that was fitted, if there is one
+    default = [*rules][-1]
     if held:
         rules["held_out"] = make_held_out_rule(held, label.num_bins)
     return store.write_dataset(
@@ -659,7 +669,7 @@ def write_own(
         label=label,
         group=options.group,
         shot_rules=rules,
-        default_shot_rule="thirds" if "thirds" in rules else "counts",
+        default_shot_rule=default,
         source={"raw": sheet.where, "request": request},
         notes=(*division.assignment.notes, *describe_labels(division, sheet), *notes, *sheet.notes),
         side_files={**(side_files or {}), SOURCE_FILE: source.model_dump_json(indent=1).encode()},

@@ -116,8 +116,22 @@ class Cells:
         return contents
 
 
-def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Manifest:
+def ingest(
+    storage: Storage,
+    raw: Path | Source | None,
+    options: Options,
+    *,
+    notes: Sequence[str] = (),
+    fit_rules: own.FitRules | None = None,
+) -> Manifest:
     """Read the file and write the data set, unless an equal file and options have been ingested.
+
+    Args:
+        storage: the data root.
+        raw: the file.
+        options: settings of the ingest.
+        notes: on a known table, for the manifest.
+        fit_rules: shot rules of a known table; None means those of own data.
 
     Raises:
         InputError: the file or a column does not exist, a column of texts is among the features, more than `skip_bad` rows
@@ -140,7 +154,7 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
     check_vectors(sheet, cells, values, used)
     described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
-    notes = [*own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, names, options)]
+    notes = [*notes, *own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, names, options)]
     notes += describe_outliers(cells, used, sheet)
     notes += describe_label_copies(cells, division.rows.labels)
     notes += describe_repeated_features(cells, contents, division.assignment)
@@ -160,6 +174,7 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
         source=source,
         notes=notes,
         side_files={FEATURES_FILE: json.dumps(features, indent=1, allow_nan=False).encode()},
+        fit_rules=fit_rules,
     )
 
 

@@ -162,6 +162,8 @@ def _suggest_ingest(name: str) -> str:
     # By name, so that the library has no import of a data set
     if name in importlib.import_module("dirtune.pipelines").PIPELINES:
         return f"`dirtune ingest {name}` does it"
+    if name.startswith("uci_"):
+        return f"`dirtune ingest uci --raw DIR --option table={name.removeprefix('uci_')}` does it"
     return f"own data: `dirtune ingest table --raw FILE --option name={name} --option label=COLUMN`; others: `dirtune list data`"
 
 
