@@ -9,18 +9,22 @@ import pytest
 import dirtune.pipelines.agedb
 import dirtune.pipelines.imdb_wiki
 import dirtune.pipelines.nyud2
+import dirtune.pipelines.operator
 import dirtune.pipelines.sts_b
 from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.nested import get_leaf
+from dirtune.pipelines.uci import TABLES
 from dirtune.presets import read_methods
 from dirtune.study.files import list_shipped_studies
 from dirtune.study.resolve import ResolvedStudy, load_study
-from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set
+from dirtune.tuning.plan.checks import check_study, count_parameters, get_data_set, resolve_from_data
 
 DATA_SETS = ("agedb", "digits", "imdb_wiki", "nyud2", "sts_b")
 FACE = {"image": InputSpec(kind="image", shape=(3, 224, 224), encoding="jpeg")}
 TOKENS = InputSpec(kind="tokens", shape=(40,), vocabulary=17011)
 FEATURES = InputSpec(kind="vector", shape=(384,))
+CELLS = {"features": InputSpec(kind="vector", shape=(8,))}
+RINGS = LabelSpec(name="rings", unit="rings", low=1.0, high=29.0, bin_width=1.0, num_bins=29)
 PAIR = {"first": TOKENS, "second": TOKENS, "first_features": FEATURES, "second_features": FEATURES}
 
 
@@ -44,6 +48,12 @@ def manifest_of(data: str) -> Manifest:
             {"counts": ShotRule()},
         ),
         "nyud2": (rooms.inputs, rooms.label, {"official": dirtune.pipelines.nyud2.OFFICIAL}),
+        "operator": (
+            {"function": InputSpec(kind="vector", shape=(101,))},
+            dirtune.pipelines.operator.LABEL,
+            {"counts": ShotRule()},
+        ),
+        **{f"uci_{table}": (CELLS, RINGS, {"classes": ShotRule()}) for table in TABLES},
     }[data]
     # As many as in STS-B-DIR, so that a recipe that drops the last batch has others.
     split = SplitInfo(files=("part_0.parquet",), rows=5249, bin_counts=(3,) * label.num_bins)
@@ -63,6 +73,7 @@ def manifest_of(data: str) -> Manifest:
 def test_every_shipped_study_fits_its_data_set(name: str) -> None:
     study = load_shipped(name)
     manifest = manifest_of(get_data_set(study))
+    study = resolve_from_data(study, manifest)
     check_study(study, manifest)
     assert study.name == name
     assert study.reference in {arm.name for arm in study.arms}
@@ -132,7 +143,7 @@ def test_a_variant_has_the_settings_published_on_its_data_set() -> None:
         assert arms["vanilla"].data.name == data
 
 
-@pytest.mark.parametrize("variant", ["digits", "sts_b", "agedb", "imdb_wiki"])
+@pytest.mark.parametrize("variant", ["digits", "sts_b", "agedb", "imdb_wiki", "uci_concrete", "operator"])
 def test_the_newest_methods_have_equal_budgets_and_fresh_seeds(variant: str) -> None:
     study = load_shipped(f"{variant}_newest")
     assert all("recipe.learning_rate" in arm.space for arm in study.arms)
