@@ -163,6 +163,10 @@ def ccc(z: Tensor, labels: Tensor) -> Tensor:
     return (p - labels).abs().mean() + 1 - 2 * covariance / spread
 
 
+def mse(z: Tensor, labels: Tensor) -> Tensor:
+    return (predict(z) - labels).square().mean()
+
+
 class _SoftSort(torch.autograd.Function):
     """Pooling of adjacent violators in a loop over the rows, on the CPU, in each pass."""
 
@@ -281,6 +285,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "conr": conr,
     "dist": partial(dist, strength=SORTING),
     "dist pooled": partial(dist, strength=POOLING),
+    "mse": mse,
     "multi_similarity": multi_similarity,
     "ordinal_entropy": ordinal_entropy,
     "phreg": phreg,
