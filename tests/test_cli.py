@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -758,6 +759,13 @@ for command in (["table", "study"], ["status", "study"], ["query", "select arm, 
     *ended, rest = re.split(rb"ended with (?:0|None)\n", done.stdout)
     assert (len(ended), rest) == (3, b"")
     assert all(b"\\u03b2=0.5 \\u2264" in printed for printed in ended)
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_no_command(closed: str, places: Path) -> None:
+    command = [sys.executable, "-m", "dirtune.cli", "query", "select 1", "--results", str(places / "store")]
+    done = subprocess.run(f"{shlex.join(command)} {closed}", shell=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_sql_may_begin_with_a_comment_and_come_from_a_file(

@@ -73,6 +73,10 @@ def main() -> None:
     from dirtune.errors import InputError, escape_control_characters, name_missing_package
     from dirtune.io.credentials import remove_credentials
 
+    # Streams that the caller has closed; a file that is opened later must not take their place.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     # A console that cannot write a letter, such as the β of an arm's name, must not end a sweep.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -130,7 +130,12 @@ class Storage:
 
         def write() -> None:
             if self.is_local:
-                _write_local(Path(path), content)
+                try:
+                    _write_local(Path(path), content)
+                except OSError as error:
+                    # Not that of the temporary file; a full disk names none
+                    error.filename, error.filename2 = path, None
+                    raise
                 return
             # Content of a wrong type must fail before the stream is open: closing the stream would create an object
             buffer = pa.py_buffer(content)
@@ -252,7 +257,8 @@ def _read_local(path: str) -> bytes:
 def _write_local(path: Path, content: bytes) -> None:
     """Write to a temporary file, flush it to the device, and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    # Cut, because the name of a file may be as long as the file system allows
+    temporary = path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as stream:
             stream.write(content)

@@ -86,13 +86,22 @@ def test_a_write_to_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(
         try:
             storage.write("x", b"new" * 1000)
         except OSError as error:
-            print(errno.errorcode[error.errno])
+            print(errno.errorcode[error.errno], error.filename)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "EFBIG"
+    assert done.stdout.strip() == f"EFBIG {tmp_path / 'x'}"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert Storage.open(tmp_path).read("x") == b"old"
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    storage = Storage.open(tmp_path)
+    name = "\u57fa" * 85
+    storage.write(name, b"content")
+    assert storage.read(name) == b"content"
+    with pytest.raises(OSError, match=f"File name too long: '{tmp_path / name}x'"):
+        storage.write(f"{name}x", b"content")
 
 
 def block(folder: Path, *, seconds: float) -> threading.Timer:
