@@ -16,6 +16,7 @@ import importlib.abc
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -260,7 +261,7 @@ def read_file(path: str | Path) -> FilePlugin:
     Raises:
         InputError: there is no such file, it is no Python, or it imports a file that would not be shipped with it.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if place.suffix != _SUFFIX:
         raise InputError(Fault(where="plugins", rule="must be a Python file (.py)", got=str(path)))
     try:

@@ -168,7 +168,7 @@ def check_token(*, where: str) -> None:
     """
     if get_auth_mode() != "token" or os.environ.get(TOKEN):
         return
-    path = Path(os.environ.get(TOKEN_PATH) or DEFAULT_TOKEN_PATH).expanduser()
+    path = Path(os.path.expanduser(os.environ.get(TOKEN_PATH) or DEFAULT_TOKEN_PATH))
     try:
         is_empty = not path.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -97,7 +97,7 @@ def ingest(
         own_data = hasattr(load_pipeline(data).Options, "splitting")
         if download and raw is not None:
             importlib.import_module("dirtune.pipelines.downloads").download_raw(
-                data, Path(raw).expanduser(), report=report
+                data, Path(os.path.expanduser(raw)), report=report
             )
         elif download:
             raise InputError(Fault(where=data, key="raw", rule="a download needs the folder to fill"))
@@ -134,7 +134,7 @@ def is_pipeline(data: Any) -> bool:
     added = {*PLUGIN_PIPELINES, *(entry.name for entry in plugins.list_entry_points("pipeline"))}
     if data in importlib.import_module("dirtune.pipelines").PIPELINES or data in added:
         return True
-    return "/" not in data and not Path(data).suffix and not Path(data).expanduser().exists()
+    return "/" not in data and not Path(data).suffix and not Path(os.path.expanduser(data)).exists()
 
 
 def make_name(location: str | Path) -> str:
@@ -168,7 +168,7 @@ def _check_local(name: str, raw: Any) -> Path:
     if not isinstance(raw, str | Path) or "://" in str(raw):
         rule = "its raw files must be in a folder of this machine"
         raise InputError(Fault(where=name, key="raw", rule=rule))
-    return Path(raw).expanduser()
+    return Path(os.path.expanduser(raw))
 
 
 def _ingest(

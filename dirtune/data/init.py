@@ -1,5 +1,6 @@
 """The beginning of a study on own data: ingest, and a study file to start from."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,4 +109,4 @@ def choose_pipeline(path: Path) -> str:
 
 def _is_own(source: Any) -> bool:
     """Return True if a source is to be ingested, False if it may be the name of a set that has been."""
-    return not isinstance(source, str | Path) or "://" in str(source) or Path(source).expanduser().exists()
+    return not isinstance(source, str | Path) or "://" in str(source) or Path(os.path.expanduser(source)).exists()

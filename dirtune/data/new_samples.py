@@ -91,7 +91,7 @@ def read_new_samples(
     # Imported by name, as the pipelines of ingests are.
     read: Any = importlib.import_module("dirtune.pipelines.new_rows").read_new_rows
     is_path = isinstance(data, str | os.PathLike) and "://" not in str(data)
-    source: Any = Path(data).expanduser() if is_path else data
+    source: Any = Path(os.path.expanduser(data)) if is_path else data
     samples: NewSamples = read(source, contract, unknown_categories=unknown_categories)
     return samples
 

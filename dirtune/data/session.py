@@ -64,7 +64,7 @@ def ray_session() -> Iterator[None]:
         else:
             if fault := find_socket_fault():
                 raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
-            prepare_token(Path(DEFAULT_TOKEN_PATH).expanduser())
+            prepare_token(Path(os.path.expanduser(DEFAULT_TOKEN_PATH)))
             try:
                 # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
                 ray.init(

@@ -97,7 +97,7 @@ def open_source(data: Any, *, label: str | None = None) -> Iterator[Source]:
         InputError: there is no such file, more than one, it cannot be copied, or the data are no table.
     """
     if isinstance(data, str | Path) and "://" not in str(data):
-        yield find_source(Path(data).expanduser())
+        yield find_source(Path(os.path.expanduser(data)))
         return
     with tempfile.TemporaryDirectory(prefix="dirtune-") as folder:
         if not isinstance(data, str):

@@ -1,5 +1,6 @@
 """Files that commands write for users, such as figures and reports."""
 
+import os
 from pathlib import Path
 
 from dirtune.errors import Fault, InputError
@@ -11,6 +12,8 @@ def make_parent(output: Path) -> None:
     Raises:
         InputError: the path is a folder, or its folder cannot be created.
     """
+    # As `Storage.open` reads a path
+    output = Path(os.path.expanduser(output))
     if output.is_dir():
         raise InputError(Fault(where=str(output), rule="must be a file, but is a folder"))
     try:

@@ -65,7 +65,11 @@ class Storage:
         """
         # `from_uri` refuses relative paths
         if "://" not in str(location):
-            folder = Path(location).expanduser().resolve()
+            try:
+                folder = Path(os.path.expanduser(location)).resolve()
+            # A loop of symbolic links
+            except RuntimeError as error:
+                raise InputError(Fault(where=str(location), rule=f"no usable location ({error})")) from None
             if os.path.isfile(folder):
                 raise InputError(Fault(where=str(location), rule="must be a folder, but is a file"))
             return cls(pafs.LocalFileSystem(), str(folder))
@@ -134,8 +138,7 @@ class Storage:
                     _write_local(Path(path), content)
                 except OSError as error:
                     # Not that of the temporary file; a full disk names none
-                    error.filename, error.filename2 = path, None
-                    raise
+                    raise OSError(error.errno, error.strerror, path) from error
                 return
             # Content of a wrong type must fail before the stream is open: closing the stream would create an object
             buffer = pa.py_buffer(content)

@@ -100,8 +100,14 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None
     name = "\u57fa" * 85
     storage.write(name, b"content")
     assert storage.read(name) == b"content"
-    with pytest.raises(OSError, match=f"File name too long: '{tmp_path / name}x'"):
+    with pytest.raises(OSError, match=f"File name too long: '{tmp_path / name}x'$"):
         storage.write(f"{name}x", b"content")
+
+
+def test_a_location_that_leads_nowhere_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"loop: no usable location \(Symlink loop from "):
+        Storage.open(tmp_path / "loop")
 
 
 def block(folder: Path, *, seconds: float) -> threading.Timer:

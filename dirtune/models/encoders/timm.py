@@ -3,6 +3,7 @@
 The embedding is the network's pooled output, before its classifier.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ class Timm(backbone.ImageBackboneSpec):
             InputError: it is not on this machine.
         """
         if self.weights_file is not None:
-            path = Path(self.weights_file).expanduser()
+            path = Path(os.path.expanduser(self.weights_file))
             if not path.is_file():
                 raise InputError(Fault(where="model.encoder.weights_file", rule="no such file", got=self.weights_file))
             return [path]

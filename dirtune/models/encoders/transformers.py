@@ -7,6 +7,7 @@ texts: spaces before punctuation are kept as the data set's words have them.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -141,7 +142,7 @@ class Transformers(backbone.ImageBackboneSpec):
     def _find_folder(self) -> Path:
         """Return the folder of the network: a local one, or that of the hub's cache."""
         _import_transformers()
-        local = Path(self.model).expanduser()
+        local = Path(os.path.expanduser(self.model))
         if (local / "config.json").is_file():
             return local
         from huggingface_hub import try_to_load_from_cache

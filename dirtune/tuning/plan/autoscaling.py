@@ -13,6 +13,7 @@ a node of that type. Limitation: each type may fill the cluster's `max_workers` 
 it, fewer trials run concurrently than planned, and nothing is lost.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_node_types(file: str | Path | None) -> tuple[NodeType, ...]:
     """
     if file is None:
         return ()
-    plain, where = read_yaml(Path(file).expanduser()), str(file)
+    plain, where = read_yaml(Path(os.path.expanduser(file))), str(file)
     types = plain.get(TYPES) if isinstance(plain, Mapping) else None
     if not isinstance(types, Mapping):
         rule = "must be the node types of a cluster, as in the file of `ray up`"

@@ -126,6 +126,16 @@ def test_a_figure_is_written_into_a_new_folder(root: Path) -> None:
     assert output.read_bytes().startswith(b"<?xml")
 
 
+def test_a_figure_is_written_into_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root / "home"))
+    monkeypatch.chdir(root)
+
+    plot(root, "study", "regions", output=Path("~/figures/x.svg"))
+
+    assert (root / "home/figures/x.svg").exists()
+    assert not (root / "~").exists()
+
+
 def test_many_arms_and_a_wide_span_are_drawn(tmp_path: Path) -> None:
     records = [
         record(f"a rather long name of arm {arm}", seed, 5.0 + arm, trial_id=f"{arm}-{seed}-{x}", config={"x": x})
