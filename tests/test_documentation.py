@@ -148,6 +148,8 @@ def shorten(study: str, folder: Path) -> files.StudyFile:
     plain = files.find_study(study).read_plain()
     lighten(plain["base"])
     plain["seeds"] = plain["seeds"][:2]
+    # Of more samples, t-SNE takes seconds.
+    plain["representations"] = 40
     # One worker: another one would take longer to start than the trials.
     plain["resources"] = {**plain.get("resources", {}), "concurrent": 1}
     path = folder / f"{study}.yaml"
@@ -176,7 +178,7 @@ def test_every_command_runs_in_the_order_of_the_pages(
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     write_named_blocks(ROOT / "docs/extending.md", Path())
     Path("my.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
-    for module, values in {starter: {"EPOCHS": 2, "STEPS": 2}, recommend: {"MAX_SETTINGS": 1, "MAX_SEEDS": 3}}.items():
+    for module, values in {starter: {"EPOCHS": 2, "STEPS": 2}, recommend: {"MAX_SETTINGS": 1, "MAX_SEEDS": 2}}.items():
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
     write_scans(Path("scans"))
