@@ -1,4 +1,4 @@
-"""Run with `pytest tests/training/test_methods_on_ranks.py`: every loss and term trains on 2 and 4 gloo ranks as in one process.
+"""Run with `pytest tests/training/test_methods_on_ranks.py`: all methods train on 2 and 4 ranks as in one process.
 
 With the plain steps of sgd, to 1e-12 in float64. Steps of Adam follow the sign of gradients that are almost zero, so that rounding
 in their sums grows; `tests/training/test_on_ranks.py` has them to 1e-9.
@@ -29,7 +29,25 @@ METHODS: dict[str, dict[str, Any]] = {
     "loss uvote of three heads": {"loss": {"name": "uvote", "heads": 3, "density": "kde"}},
     "loss hca distilled": {"loss": {"name": "hca", "distill": True, "balanced": True, "predict": "mean"}},
     "loss evidential adaptive": {"loss": {"name": "evidential", "regularization": "adaptive"}},
+    "loss uvote, mean of votes": {"loss": {"name": "uvote", "heads": 3, "vote": "avgvar"}},
+    "loss group_dir by quantiles": {"loss": {"name": "group_dir", "division": "quantile", "groups": 4}},
+    "loss dist as published": {"loss": {"name": "dist", "pseudo_labels": "counts", "weights": "position"}},
+    "term phreg as published": {"terms": {"phreg": {"ties": "rows", "dimension_of": "features"}}},
+    "term rotreg with the plan constant": {"terms": {"rotreg": {"plan_gradient": "envelope"}}},
+    "term srl with points of each step": {"terms": {"srl": {"points": 20, "points_per": "step"}}},
+    **{
+        f"terms of {kind} temperature": {"terms": {name: {"temperature": kind} for name in ("conr", "accon", "supcon")}}
+        for kind in ("learnable", "individual")
+    },
     "copies of the label": {"model": {"target_copies": 3}},
+    "labels in logarithms": {"model": {"label_transform": "log1p", "label_offset": 2.0}},
+    "weights by density": {"reweighting": {"scheme": "dense"}},
+    "smoothed features as published": {"reweighting": {"fds": {"size": 3, "published_aliasing": True}}},
+    "sharpness with weights in both passes": {"sharpness": {"name": "sam", "rho": 0.2, "weights": "both"}},
+    "mixing within the batch": {"mixing": {"name": "mixup", "partners": "batch"}},
+    "mixed samples in terms": {"mixing": {"name": "c_mixup"}, "terms": {"conr": {}, "accon": {}}},
+    "stratified batches": {"sampling": {"name": "stratified"}},
+    "synthetic rows": {"synthesis": {"name": "smoter"}},
 }
 
 
