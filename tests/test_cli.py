@@ -768,6 +768,19 @@ def test_closed_streams_end_no_command(closed: str, places: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+def test_a_removed_folder_is_one_sentence_and_settings_of_matplotlib_do_not_matter(
+    places: Path, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    (folder / "matplotlibrc").write_text("text.usetex: True")
+    environment = {**os.environ, "MPLBACKEND": "unknown"}
+    plot = [sys.executable, "-m", "dirtune.cli", "plot", "study", "regions", "--results", str(places / "store")]
+    command = f"{shlex.join(plot)} && rm -r figures matplotlibrc && rmdir $PWD && {shlex.join(plot)}"
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "figure: figures/study-regions.png\n")
+    assert done.stderr == "dirtune: the current folder was removed: change to another one\n"
+
+
 def test_sql_may_begin_with_a_comment_and_come_from_a_file(
     call: Call, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    # No figure has a window; matplotlib cannot be imported with a name that it does not know.
+    os.environ.pop("MPLBACKEND", None)
+    try:
+        os.getcwd()
+    # Libraries end the process without a word of that
+    except FileNotFoundError:
+        print("dirtune: the current folder was removed: change to another one", file=sys.stderr)
+        sys.exit(2)
     try:
         app()
     # An OSError of a file or URL that cannot be reached, read or written names it.

@@ -51,6 +51,8 @@ GOOD, BAD = "#0072B2", "#D55E00"
 DIVERGING = LinearSegmentedColormap.from_list("good to bad", [GOOD, "#FFFFFF", BAD])
 STYLE = {
     "font.size": 8,
+    # Names are no TeX, whatever a user's own settings are.
+    "text.usetex": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     # By default the grid is drawn over bars.
