@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.functional import normalize
 
 from dirtune.batch import Batch, TrainingLabels
 from dirtune.config import TrialConfig
+from dirtune.data.cache import get_rank_share
 from dirtune.frozen import read
 from dirtune.losses import LOSSES
 from dirtune.losses.conr import ConR
@@ -30,6 +32,7 @@ from dirtune.training.dense_loss import (
 )
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import Loss
+from tests.training.gloo import on_ranks
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "regularizers"
 SPEC = LabelSpec(
@@ -75,13 +78,15 @@ def _output(rows: int, seed: int = 0) -> RegressorOutput:
     return RegressorOutput(embeddings, normalize_rows(embeddings.mean((2, 3))), predictions)
 
 
-def _loss(config: TrialConfig, weights: torch.Tensor, output: RegressorOutput, batch: Batch) -> Loss:
+def _loss(
+    config: TrialConfig, weights: torch.Tensor, output: RegressorOutput, batch: Batch, ranks: Ranks | None = None
+) -> Loss:
     labels = TrainingLabels(
         labels=torch.zeros(4), label_bins=torch.zeros(4, dtype=torch.int64), spec=SPEC, label_scale=2.0
     )
     counts = torch.arange(100).numpy()
     pixels = make_pixel_labels(labels, counts)
-    found: Loss = DenseLoss(config, labels, pixels, weights)(output, batch, Ranks())
+    found: Loss = DenseLoss(config, labels, pixels, weights)(output, batch, ranks or Ranks())
     return found
 
 
@@ -168,17 +173,47 @@ def test_an_image_without_labeled_pixels_takes_no_part_in_terms() -> None:
     found.backward()
     assert float(found.detach()) > 0
     assert not embeddings.grad[[2, 6]].any()
-    kept = torch.tensor([0, 1, 3])
-    without = Batch(
-        views=tuple({"depth": view["depth"][kept]} for view in batch.views),
-        labels=batch.labels[kept],
-        label_bins=batch.label_bins[kept],
-        weights=batch.weights[kept],
-        rows=batch.rows[kept],
-    )
-    rows = torch.cat([kept, kept + 4])
-    smaller = RegressorOutput(*(None if each is None else each[rows] for each in output))
+    without, smaller = _select_images(batch, output, torch.tensor([0, 1, 3]))
     torch.testing.assert_close(_loss(config, torch.ones(100), smaller, without).parts["conr"], found.detach())
+
+
+def _select_images(batch: Batch, output: RegressorOutput, images: torch.Tensor) -> tuple[Batch, RegressorOutput]:
+    """The batch and the output of the images alone; rows are those of the views one after the other."""
+    rows = torch.cat([images + view * len(batch.rows) for view in range(len(batch.views))])
+    some = replace(
+        batch,
+        views=tuple({"depth": view["depth"][images]} for view in batch.views),
+        labels=batch.labels[images],
+        label_bins=batch.label_bins[images],
+        weights=batch.weights[images],
+        rows=batch.rows[images],
+    )
+    return some, RegressorOutput(*(None if each is None else each[rows] for each in output))
+
+
+def _loss_on_a_rank(rank: int, world: int) -> dict[str, Any]:
+    """Loss and gradient of the embeddings of this rank's images, of which one has no label in one view."""
+    batch, output = _batch(views=2), _output(8)
+    batch.views[1]["depth"][2] = 0.0
+    images = torch.arange(*get_rank_share(4, rank, world))
+    batch, output = _select_images(batch, output, images)
+    embeddings = output.embeddings.double().requires_grad_()
+    output = RegressorOutput(embeddings, normalize_rows(embeddings.mean((2, 3))), output.predictions.double())
+    loss = _loss(_config(terms={"conr": CONR}), torch.ones(100), output, batch, Ranks(rank, world))
+    loss.total.backward()
+    # Averaged as by the training loop
+    return {"loss": loss.total.detach(), "gradient": embeddings.grad / world, "images": images}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_leave_out_the_same_images_as_one_process(world: int) -> None:
+    expected = _loss_on_a_rank(0, 1)
+    assert expected["gradient"].any()
+    for found in on_ranks(world, _loss_on_a_rank):
+        rows = torch.cat([found["images"], found["images"] + 4])
+        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-12, atol=0)
+        torch.testing.assert_close(found["gradient"], expected["gradient"][rows], rtol=1e-12, atol=1e-15)
 
 
 def test_terms_know_the_label_scale() -> None:
