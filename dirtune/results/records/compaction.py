@@ -37,6 +37,7 @@ from threading import Event, Thread
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from dirtune.errors import Fault, InputError
@@ -171,12 +172,29 @@ def _read_seal(storage: Storage) -> str:
 
 
 def list_stamps(storage: Storage) -> dict[str, str]:
-    """Return the recorded trials of a study, sorted by id, each with the stamp of its file in `trials/`."""
-    stamps = {
-        info.base_name.removesuffix(".parquet"): f"{info.size}/{info.mtime_ns}"
+    """Return the recorded trials of a study, sorted by id, each with the stamp of its file in `trials/`.
+
+    Raises:
+        InputError: a record is no file; what another process has just removed is none.
+    """
+    entries = {
+        info.path: info
         for info in storage.list_entries(TRIALS)
         if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
     }
+    wrong = [path for path, info in entries.items() if info.type == pafs.FileType.Directory]
+    if storage.is_local:
+        # pyarrow does not list links that lead to no file, such as those of git-annex
+        with contextlib.suppress(FileNotFoundError), os.scandir(storage.path(TRIALS)) as found:
+            wrong += [
+                each.path
+                for each in found
+                if each.path not in entries and each.name.endswith(".parquet") and each.is_symlink()
+            ]
+    if wrong:
+        rule = "must be a file, but is a folder or a link that leads to no file"
+        raise InputError(Fault(where=path, rule=rule) for path in wrong)
+    stamps = {info.base_name.removesuffix(".parquet"): f"{info.size}/{info.mtime_ns}" for info in entries.values()}
     return dict(sorted(stamps.items()))
 
 

@@ -240,6 +240,21 @@ def test_a_storage_error_while_predictions_are_selected_is_no_damage(
     assert not skipped
 
 
+@pytest.mark.parametrize("target", [None, "nowhere", "link.parquet"])
+def test_a_record_that_is_no_file_is_refused(target: str | None, tmp_path: Path) -> None:
+    write_study(tmp_path, [record("a", 0)], name="study")
+    link = tmp_path / "study/results/trials/link.parquet"
+    if target is None:
+        link.mkdir()
+    else:
+        link.symlink_to(target)
+
+    with pytest.raises(
+        InputError, match=r"trials/link.parquet: must be a file, but is a folder or a link that leads to"
+    ):
+        read_table(tmp_path, "trials")
+
+
 def test_temporary_files_of_a_crash_are_not_read(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 0)])
     (tmp_path / "study/results/trials/.a-1.parquet.1234").write_bytes(b"half")
