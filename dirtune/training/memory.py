@@ -10,9 +10,11 @@ from contextlib import contextmanager
 import torch
 
 from dirtune.errors import OutOfMemory
+from dirtune.losses.needs import Needs
 from dirtune.recipe import Recipe
 from dirtune.training import objective, state
 from dirtune.training.batch_limit import is_out_of_memory
+from dirtune.training.stages import Stage
 from dirtune.wording import format_count
 
 _ALLOCATION = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
@@ -39,7 +41,7 @@ def name_batch_on_out_of_memory(training: state.Training, means: objective.LossM
         place = f"out of memory at epoch {means.epoch}, step {step}"
         rows = training.passes.count_rows_of_step(means.epoch, step)
         batch = format_batch(training.stage.recipe, rows=rows, views=training.stage.recipe.views.count)
-        advice = suggest_accumulation(training.stage.recipe, workers=training.ranks.world)
+        advice = suggest_accumulation(training.stage, workers=training.ranks.world)
         raise OutOfMemory(f"{place}: {batch}{_format_memory(training, error)}; {advice}", means.epoch) from error
 
 
@@ -84,12 +86,17 @@ def format_batch(recipe: Recipe, *, rows: int, views: int) -> str:
     return f"a batch of {format_count(rows, 'row')} x {at_once}"
 
 
-def suggest_accumulation(recipe: Recipe, *, workers: int) -> str:
+def suggest_accumulation(stage: Stage, *, workers: int) -> str:
     """Return which `recipe.accumulation` to try after a batch did not fit into memory, as the end of a sentence.
 
     Args:
+        stage: the stage of the trial.
         workers: ranks that share a micro-batch; each keeps two rows at least, for batch normalization and pair terms.
     """
+    recipe = stage.recipe
+    needs: Needs = getattr(stage.config.loss, "needs", Needs())
+    if needs.whole_batches and stage.trains_predictor:
+        return "the regression loss needs whole batches, so that only a smaller recipe.batch_size helps"
     pieces = recipe.find_next_accumulation(least=2 * workers)
     if pieces is None:
         return "no larger recipe.accumulation leaves two rows for each worker"

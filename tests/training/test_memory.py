@@ -15,13 +15,13 @@ from dirtune.data.cache import ResidentData
 from dirtune.errors import OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.models.regressor import RegressorOutput
-from dirtune.recipe import Recipe
 from dirtune.training.batch_limit import BatchLimit, is_out_of_memory
 from dirtune.training.distributed import Ranks
 from dirtune.training.evaluation import evaluate_last_and_best, predict
 from dirtune.training.loop import run_epochs
 from dirtune.training.memory import suggest_accumulation
 from dirtune.training.objective import Loss, TrainingLoss
+from dirtune.training.stages import Stage
 from dirtune.training.state import begin_training
 from dirtune.training.trial import TrialRun
 from tests.training.runs import Configure, job_of
@@ -79,13 +79,20 @@ def test_the_last_batch_of_a_later_epoch_is_named_with_the_rows_that_it_has(
     assert str(caught.value).endswith("; try recipe.accumulation: 8, which has 8 rows at a time")
 
 
-def test_no_accumulation_is_suggested_that_leaves_a_worker_less_than_two_rows() -> None:
+def test_no_accumulation_is_suggested_that_leaves_a_worker_less_than_two_rows(configuration: Configure) -> None:
     for batch_size, workers, expected in ((8, 1, 2), (8, 2, 2), (8, 4, None), (7, 1, None), (90, 1, 2)):
-        advice = suggest_accumulation(Recipe(batch_size=batch_size), workers=workers)
+        config = configuration(recipe={"batch_size": batch_size})
+        advice = suggest_accumulation(Stage(start=0, passes_before=0, config=config), workers=workers)
         if expected is None:
             assert advice == "no larger recipe.accumulation leaves two rows for each worker"
         else:
             assert advice == (f"try recipe.accumulation: {expected}, which has {batch_size // expected} rows at a time")
+
+
+def test_no_accumulation_is_suggested_for_a_loss_of_whole_batches(configuration: Configure) -> None:
+    config = configuration(recipe={"batch_size": 8}, loss={"name": "bmc"})
+    advice = suggest_accumulation(Stage(start=0, passes_before=0, config=config), workers=1)
+    assert advice == "the regression loss needs whole batches, so that only a smaller recipe.batch_size helps"
 
 
 def test_any_other_error_of_a_step_stays_as_it_is(

@@ -88,10 +88,11 @@ def find_memory_failure(
             return cause
         if isinstance(cause, RayError) and _classify_cause(cause) == "out_of_memory":
             epoch = (progress.trial["epochs_run"] if progress else 0) + 1
-            recipe = stages.find_stage(job.config, epoch).recipe
+            stage = stages.find_stage(job.config, epoch)
+            recipe = stage.recipe
             batch = format_batch(recipe, rows=recipe.batch_size, views=recipe.views.count)
             killed = "the worker was killed because its node ran low on memory"
-            advice = suggest_accumulation(recipe, workers=workers)
+            advice = suggest_accumulation(stage, workers=workers)
             return OutOfMemory(f"out of memory in epoch {epoch}: {batch}; {killed}; {advice}", epoch)
     return None
 
