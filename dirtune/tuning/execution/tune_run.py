@@ -153,7 +153,7 @@ class _DriverCallback(tune.Callback):
         self._holds.update()
         self._driver.concurrency = self._concurrency.update()
         self._driver.check_stop()
-        if iteration == STEPS_TO_REQUEST_WORKERS:
+        if iteration == STEPS_TO_REQUEST_WORKERS and self._driver.stop.reason is None:
             self._driver.while_starting()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
