@@ -132,7 +132,7 @@ def get_search_name(study: str, search: str) -> str:
 
 
 def open_search(
-    study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, optuna_url: str | BaseStorage
+    study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, storage: str | BaseStorage
 ) -> optuna.Study:
     """Return the Optuna study of a search, from a URL or an open storage; create it if it does not exist."""
     # Optuna's own lines would break the progress display
@@ -142,11 +142,11 @@ def open_search(
         "minimize" if each.mode == "min" else "maximize" for each in objectives
     ]
     name = get_search_name(study.name, search.name)
-    return optuna.create_study(study_name=name, storage=optuna_url, load_if_exists=True, directions=directions)
+    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
 
 
 def restore_searches(
-    folder: Storage, maker: jobs.JobMaker, optuna_url: str, recorded: Sequence[records.RecordedTrial]
+    folder: Storage, maker: jobs.JobMaker, storage: str | BaseStorage, recorded: Sequence[records.RecordedTrial]
 ) -> None:
     """Make the Optuna studies of searches agree with the records.
 
@@ -164,11 +164,11 @@ def restore_searches(
         }
         if not expected:
             continue
-        search = open_search(study, plan, optuna_url)
+        search = open_search(study, plan, storage)
         distributions = {path: to_optuna_distribution(each) for path, each in plan.arm.space.items()}
         if not _agrees_with_records(search.get_trials(deepcopy=False), expected, distributions, maker, plan):
-            optuna.delete_study(study_name=search.study_name, storage=optuna_url)
-            search = open_search(study, plan, optuna_url)
+            optuna.delete_study(study_name=search.study_name, storage=storage)
+            search = open_search(study, plan, storage)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
         for trial_id, ended in expected.items():
             if trial_id not in known:

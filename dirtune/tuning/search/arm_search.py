@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Collection, Sequence
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dirtune.io.storage import Storage
 from dirtune.study.resolve import ArmSearchPlan
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, jobs, records
-from dirtune.tuning.folder.optuna_cache import SingleWriterStorage
 from dirtune.tuning.folder.optuna_storage import (
     TRIAL_ID,
     add_running_trials,
@@ -35,7 +35,7 @@ class ArmSearch:
         folder: the study folder, from which secondary objectives are read.
         maker: maker of the study's jobs.
         search: the arm, the number of its search and the seed of its trials.
-        optuna_url: URL of the sweep's Optuna storage.
+        optuna_storage: of the sweep, whose only writer is this process.
         recorded: ids of all recorded trials of the study.
         first_settings: settings to try first, within the budget.
     """
@@ -45,15 +45,14 @@ class ArmSearch:
         folder: Storage,
         maker: jobs.JobMaker,
         search: ArmSearchPlan,
-        optuna_url: str,
+        optuna_storage: BaseStorage,
         *,
         recorded: Collection[str],
         first_settings: Sequence[records.Settings] = (),
     ) -> None:
         self.search, self._folder, self._maker = search, folder, maker
         self._budget = maker.study.get_budget(search.arm)
-        # The driver is the only writer of the search from here on
-        self._optuna = open_search(maker.study, search, SingleWriterStorage(optuna_url))
+        self._optuna = open_search(maker.study, search, optuna_storage)
         # A driver was killed between asking and naming these trials: nobody knows which jobs they are
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:

@@ -11,6 +11,7 @@ from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, optuna_storage, reconcile, records
 from dirtune.tuning.folder.jobs import JobMaker
+from dirtune.tuning.folder.optuna_cache import SingleWriterStorage
 from dirtune.tuning.search.arm_search import ArmSearch
 
 
@@ -39,20 +40,24 @@ class TrialQueue:
     ) -> None:
         self._folder, self._study = folder.storage, folder.study
         self._maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint, code_version=code_version)
-        # The Optuna storage may be gone, damaged, or older than the records
-        optuna_storage.restore_searches(folder.storage, self._maker, optuna_url, recorded)
         first_settings = first_settings or {}
-        self.searches = {
-            search.name: ArmSearch(
-                folder.storage,
-                self._maker,
-                search,
-                optuna_url,
-                recorded={trial.trial_id for trial in recorded},
-                first_settings=first_settings.get(search.arm.name, ()),
-            )
-            for search in folder.study.searches
-        }
+        self.searches: dict[str, ArmSearch] = {}
+        if folder.study.searches:
+            # Once for all searches: to open a database takes a tenth of a second. The driver is its only writer.
+            storage = SingleWriterStorage(optuna_url)
+            # It may be gone, damaged, or older than the records
+            optuna_storage.restore_searches(folder.storage, self._maker, storage, recorded)
+            self.searches = {
+                search.name: ArmSearch(
+                    folder.storage,
+                    self._maker,
+                    search,
+                    storage,
+                    recorded={trial.trial_id for trial in recorded},
+                    first_settings=first_settings.get(search.arm.name, ()),
+                )
+                for search in folder.study.searches
+            }
         self._names = {(search.arm.name, search.seed): search.name for search in folder.study.searches}
         # To every search, which ignores the trials of others: a trial's arm may be another one with the same configuration
         for trial in recorded:
