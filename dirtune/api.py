@@ -86,7 +86,7 @@ class Plot:
         return self.path.read_bytes() if self.path.suffix == ".png" else None
 
     def _repr_svg_(self) -> str | None:
-        return self.path.read_text() if self.path.suffix == ".svg" else None
+        return self.path.read_text(encoding="utf-8") if self.path.suffix == ".svg" else None
 
 
 def table(

@@ -514,7 +514,7 @@ def _find_plugin(kind: str, name: str, part: Any) -> Plugin:
         rule = f"is defined in {module.__name__}, a package that is not installed, so that no worker could import it"
         raise InputError(Fault(where=place, rule=f"{rule}; install it (pip install -e), or {advice}"))
     if module.__name__ == "__main__":
-        return FilePlugin(Path(file).name, Path(file).read_text(), file, is_script=True)
+        return FilePlugin(Path(file).name, Path(file).read_text(encoding="utf-8"), file, is_script=True)
     return read_file(file)
 
 

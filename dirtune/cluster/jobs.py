@@ -140,7 +140,7 @@ def write_working_directory(folder: Path, files: Mapping[str, str], *, with_sour
     """Write the working directory of a job: texts by name and, if asked, the sources of dirtune."""
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     if not with_sources:
         return
     # In a checkout the pipelines and the studies are links, which are copied as what they lead to.

@@ -65,7 +65,7 @@ def download(file: RawFile, folder: Path, *, report: Report = print) -> None:
         return
     recorded = {}
     if (folder / SUMS).exists():
-        lines = (line.partition("  ") for line in (folder / SUMS).read_text().splitlines())
+        lines = (line.partition("  ") for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
         recorded = {name: sha256 for sha256, _, name in lines}
     expected = file.sha256 or recorded.get(file.name)
     if not path.exists():
@@ -76,7 +76,7 @@ def download(file: RawFile, folder: Path, *, report: Report = print) -> None:
         raise InputError(Fault(where=str(path), rule=rule, got=found))
     if expected is None:
         # A file without a published hash is checked against its first download from now on.
-        with (folder / SUMS).open("a") as sums:
+        with (folder / SUMS).open("a", encoding="utf-8") as sums:
             sums.write(f"{found}  {file.name}\n")
     origin = "as published" if file.sha256 else f"recorded in {SUMS}, no hash is published"
     report(f"{file.name}: SHA-256 {found}, {origin}")

@@ -80,7 +80,9 @@ def init(
             report(note)
     else:
         manifest = read_manifest(Storage.open(data), set_name)
-    file.write_text(write_starter_study(manifest, name=choose_study_name(file.stem), file=str(file)))
+    text = write_starter_study(manifest, name=choose_study_name(file.stem), file=str(file))
+    # As a whole, or a second try would find a part of it on a disk that was full
+    Storage.open(file.absolute().parent).write(file.name, text.encode())
     return file
 
 

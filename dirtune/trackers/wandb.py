@@ -27,7 +27,10 @@ class WeightsAndBiases(Tracker):
 
     def list_logged(self) -> Mapping[str, str]:
         if self._is_offline:
-            marks = [file.read_text().split("\n") for file in self._folder.glob(f"wandb/offline-run-*/{_RECORDED}")]
+            marks = [
+                file.read_text(encoding="utf-8").split("\n")
+                for file in self._folder.glob(f"wandb/offline-run-*/{_RECORDED}")
+            ]
             return {trial_id: version for study, trial_id, version in marks if study == self._study}
         path = f"{self._entity}/{self._project}" if self._entity else self._project
         try:
@@ -71,7 +74,9 @@ class WeightsAndBiases(Tracker):
         run.finish(exit_code=1 if trial.status == "failed" else 0)
         if self._is_offline:
             # Behind the last entry: a run that was interrupted has no such file.
-            Path(run.settings.sync_dir, _RECORDED).write_text("\n".join([self._study, trial.trial_id, trial.version]))
+            Path(run.settings.sync_dir, _RECORDED).write_text(
+                "\n".join([self._study, trial.trial_id, trial.version]), encoding="utf-8"
+            )
 
     def write_report(self, file: Path) -> bool:
         run = wandb.init(

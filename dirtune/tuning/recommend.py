@@ -114,7 +114,7 @@ def recommend(
     file = Path(output) if output is not None else Path(f"{choose_set_name(source, name)}_recommend.yaml")
     run = _Run(file=file, data=data, results=results, view=view, report=report, started=started, seconds=60 * minutes)
     if file.exists():
-        if not file.read_text().startswith(_MARK):
+        if not file.read_text(encoding="utf-8").startswith(_MARK):
             rule = "exists, and is no study of `dirtune recommend`; --output names another file"
             raise InputError(Fault(where=str(file), rule=rule))
         report(f"{file}: continues from its records")
@@ -125,7 +125,7 @@ def recommend(
             if not file.absolute().parent.is_dir():
                 raise InputError(Fault(where=str(file), rule="there is no folder to write it into"))
             written = init(source, **given, options=options, output=Path(scratch) / file.name, data=data, report=report)  # type: ignore[arg-type]
-            text = written.read_text().replace(str(written), str(file))
+            text = written.read_text(encoding="utf-8").replace(str(written), str(file))
         run.plan_budget(text)
     # One for all sweeps: it starts in seconds.
     with session.ray_session():
@@ -158,7 +158,7 @@ class _Run:
 
     def open_folder(self, text: str | None = None) -> StudyFolder:
         """Return the folder of the study as its file is now."""
-        written = self.file.read_text() if text is None else text
+        written = self.file.read_text(encoding="utf-8") if text is None else text
         return checks.open_study_folder(written, str(self.file), data=self.data, results=self.results)
 
     def plan_budget(self, text: str) -> None:
@@ -209,7 +209,7 @@ class _Run:
 
     def search(self) -> str | None:
         """Search until the time is over, if the search is not over; return the signal that ended it, if any."""
-        if _SEARCHING not in self.file.read_text():
+        if _SEARCHING not in self.file.read_text(encoding="utf-8"):
             return None
         until = self.started + (self.end - self.started) * SEARCH_SHARE
         summary = self.run_until(until, "the time of the search is over")
@@ -218,7 +218,7 @@ class _Run:
         folder = self.open_folder()
         _record_running_trials(folder)
         settings = _equalize_searches(folder)
-        text = self.file.read_text().replace(_SEARCHING, _CONFIRMING)
+        text = self.file.read_text(encoding="utf-8").replace(_SEARCHING, _CONFIRMING)
         self.write(re.sub(r"(?m)^search: \{trials: \d+", f"search: {{trials: {settings}", text))
         return None
 
@@ -239,7 +239,9 @@ class _Run:
             if more < 1:
                 return None
             seeds += more
-            self.write(_set_lines(self.file.read_text(), {r"seeds: .*": f"seeds: {list(range(seeds))}"}))
+            self.write(
+                _set_lines(self.file.read_text(encoding="utf-8"), {r"seeds: .*": f"seeds: {list(range(seeds))}"})
+            )
 
     def count_confirmed(self) -> int:
         """Return the number of recorded trials on fresh seeds."""

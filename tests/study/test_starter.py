@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dirtune.errors import InputError
 from dirtune.io.yamlfile import parse_yaml
-from dirtune.manifest import DenseLabels, InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.manifest import MANIFEST, DenseLabels, InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
 from dirtune.study.resolve import resolve
 from dirtune.study.starter import write_starter_study
 from dirtune.tuning.plan.checks import check_study, resolve_from_data
@@ -74,3 +79,13 @@ def test_data_without_a_beginning_are_refused_in_one_sentence() -> None:
     inputs = {**INPUTS["small images"], "depth": InputSpec(kind="dense_label", shape=(1, 8, 8))}
     with pytest.raises(InputError, match="labels per pixel have no common methods"):
         write_starter_study(make_manifest(inputs, dense), name="mine", file="mine.yaml")
+
+
+def test_the_study_is_utf_8_whatever_the_locale_is(tmp_path: Path) -> None:
+    manifest = make_manifest(INPUTS["table"], LABEL.model_copy(update={"unit": "°C"}))
+    (tmp_path / "data/concrete").mkdir(parents=True)
+    (tmp_path / "data/concrete" / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    script = "from dirtune.data.init import init; init('concrete', data='data', output='mine.yaml')"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    assert "from 0 to 100 °C" in (tmp_path / "mine.yaml").read_text(encoding="utf-8")

@@ -99,7 +99,7 @@ class Transformers(backbone.ImageBackboneSpec):
         reads, folder = backbone.find_image(self.name, inputs), self._find_folder()
         network = self._build_network(folder)
         processor = folder / "preprocessor_config.json"
-        about = json.loads(processor.read_text()) if processor.is_file() else {}
+        about = json.loads(processor.read_text(encoding="utf-8")) if processor.is_file() else {}
         own_size: int = getattr(network.config, "image_size", 224)
         size = self.image_size or own_size
         mean, deviation = about.get("image_mean", backbone.IMAGENET[0]), about.get("image_std", backbone.IMAGENET[1])

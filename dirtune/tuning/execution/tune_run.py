@@ -214,7 +214,11 @@ def _get_error(trial: Trial) -> BaseException:
     if trial.pickled_error_file is not None:
         error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         return error
-    return RuntimeError("the worker died" if trial.error_file is None else Path(trial.error_file).read_text())
+    return RuntimeError(
+        "the worker died"
+        if trial.error_file is None
+        else Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    )
 
 
 def _get_trial_id(trial: Trial) -> str:
