@@ -174,6 +174,8 @@ def test_every_command_runs_in_the_order_of_the_pages(
     monkeypatch.setattr(files, "list_shipped_studies", lambda wanted=None: shipped)
     Path("DIR").mkdir()
     write_sentence_pairs(Path("DIR"))
+    sizes = [f"{'MFI'[row % 3]},{row % 7},{row % 11},1,1,1,1,1,{1 + row % 29}\n" for row in range(600)]
+    Path("DIR/abalone.data").write_text("".join(sizes))
     rows = [f"{row % 7},{row % 11},{row * 0.4:.1f}" for row in range(400)]
     Path("concrete.csv").write_text("\n".join(["cement,water,strength", *rows]) + "\n")
     write_named_blocks(ROOT / "docs/extending.md", Path())
