@@ -58,7 +58,7 @@ def outcomes(rank: int, world: int, runs: list[Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.soak)])
 def test_ranks_train_to_the_weights_of_one_process(configuration: Configure, toy: ResidentData, world: int) -> None:
     data = in_float64(without_images(toy))
     split_up = {"batch_size": 66, "accumulation": 3}
