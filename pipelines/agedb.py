@@ -11,14 +11,20 @@ The list is public; the images need a password from their authors. Label bins ar
 re-weighting, where the empty bin 0 counts. ACCon's range `R` is 100, as in its paper: the oldest, 101, less the youngest, 1.
 Every person of the published validation and test splits is in its training split, too, as the manifest's notes report;
 `split=grouped` puts no person into two splits.
+
+The 2026 review (Puetz et al., Artificial Intelligence Review 59; noah-puetz/deconstructing_deep_imbalanced_regression, `data/`)
+ships three further lists of these images, `agedb_extrapolation.csv`, `agedb_interpolation.csv` and `agedb_blindspot.csv`, with
+many rows several times (`--option split_list=agedb_blindspot.csv --option copies=kept`, or `dropped`).
 """
 
 import hashlib
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 from dirtune.data.splits import SplitRecipe
 from dirtune.errors import Fault, InputError
+from dirtune.frozen import Added
 from dirtune.io.storage import Storage
 from dirtune.manifest import LabelSpec, Manifest
 from dirtune.pipelines.faces import FaceOptions, FaceSet, ingest_faces, read_list, require_raw_folder
@@ -35,6 +41,9 @@ class Options(FaceOptions):
 
     split_list: str = "agedb.csv"
     """The list in the raw folder; there are two with this name, and the papers use that of Yang et al."""
+    copies: Annotated[Literal["refused", "kept", "dropped"], Added()] = "refused"
+    """Rows that the list repeats, as those of the 2026 review do, which draw training images with replacement: kept as shipped,
+    or dropped."""
 
 
 def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
@@ -45,13 +54,23 @@ def ingest(storage: Storage, raw: Path | None, options: Options) -> Manifest:
     """
     folder = require_raw_folder(NAME, raw, f"{options.split_list} and {IMAGES}/")
     # The list is public and is read first, so that its faults are known before the images are there.
-    rows = read_list(folder / options.split_list, LABEL, parse_person)
+    rows = read_list(folder / options.split_list, LABEL, parse_person, allow_copies=options.copies != "refused")
+    first = [row for row in rows if isinstance(row, Fault) or row.copy == 1]
+    copies = len(rows) - len(first)
+    if options.copies == "dropped":
+        rows = first
     if not (folder / IMAGES).is_dir():
         rule = "no such folder; the images of AgeDB need a password from their authors"
         raise InputError(Fault(where=str(folder / IMAGES), rule=rule))
     sha256 = hashlib.sha256((folder / options.split_list).read_bytes()).hexdigest()
     faces = FaceSet(
-        name=NAME, label=LABEL, recipe=PUBLISHED, folder=folder, rows=rows, hashes={options.split_list: sha256}
+        name=NAME,
+        label=LABEL,
+        recipe=PUBLISHED,
+        folder=folder,
+        rows=rows,
+        hashes={options.split_list: sha256},
+        notes=(f"rows that repeat an image: {copies:,}, {options.copies}",) if copies else (),
     )
     return ingest_faces(storage, faces, options)
 

@@ -20,6 +20,7 @@ replaced by one of the same size is not detected, which spares reading gigabytes
 """
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from dirtune.errors import Fault, InputError
 from dirtune.frozen import Added, hash_json, to_identity
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, InputSpec, LabelSpec, Manifest, ShotRule
-from dirtune.pipelines.image_files import EncodedImages, describe_traits, encode_images, get_file_size
+from dirtune.pipelines.image_files import PATH, EncodedImages, describe_traits, encode_images, get_file_size
 
 # Incremented whenever the same raw files and options would give other samples
 RECIPE_VERSION = 1
@@ -50,12 +51,19 @@ class Face(NamedTuple):
     """One row of a list."""
 
     path: str
-    """Path of the image below the raw folder; also the sample id."""
+    """Path of the image below the raw folder."""
     age: float
     """Years."""
     person: str
     split: str | None
     """Published split."""
+    copy: int = 1
+    """Number of this row among those of the image; 1 for the first."""
+
+    @property
+    def sample_id(self) -> str:
+        """The path; of a repeated row with its number."""
+        return self.path if self.copy == 1 else f"{self.path}#{self.copy}"
 
 
 class FaceOptions(splits.Splitting):
@@ -123,13 +131,16 @@ def require_raw_folder(name: str, raw: Path | None, contents: str) -> Path:
     return raw.resolve()
 
 
-def read_list(path: Path, label: LabelSpec, parse_person: ParsePerson) -> list[Face | Fault]:
+def read_list(
+    path: Path, label: LabelSpec, parse_person: ParsePerson, *, allow_copies: bool = False
+) -> list[Face | Fault]:
     """Read the rows of a list, each a face or its fault.
 
     Args:
         path: the CSV file.
         label: the range of ages.
         parse_person: checks the path of an image; it must reject every path outside the raw folder.
+        allow_copies: True reads a row that is repeated word for word as a copy; it is a fault otherwise.
 
     Raises:
         InputError: the file does not exist, or is not such a table.
@@ -148,13 +159,18 @@ def read_list(path: Path, label: LabelSpec, parse_person: ParsePerson) -> list[F
         rule = "the first line must name the columns age,path or age,path,split"
         raise InputError(Fault(where=f"{path}:1", rule=rule, got=",".join(header)[:80]))
     rows: list[Face | Fault] = []
-    first_line: dict[str, int] = {}
+    first: dict[str, tuple[int, Face]] = {}
+    counts = Counter[str]()
     for number, cells in enumerate(lines[1:], start=2):
         where = f"{path}:{number}"
         row = _parse_row(where, cells, len(header), label, parse_person)
-        if isinstance(row, Face) and first_line.setdefault(row.path, number) != number:
-            rule = f"the image is already in line {first_line[row.path]}"
-            row = Fault(where=where, key="path", rule=rule, got=row.path)
+        if isinstance(row, Face):
+            line, same = first.setdefault(row.path, (number, row))
+            counts[row.path] += 1
+            if line != number and (row != same or not allow_copies):
+                row = Fault(where=where, key="path", rule=f"the image is already in line {line}", got=row.path)
+            else:
+                row = row._replace(copy=counts[row.path])
         rows.append(row)
     return rows
 
@@ -203,7 +219,8 @@ def ingest_faces(storage: Storage, faces: FaceSet, options: FaceOptions) -> Mani
     with session.ray_session():
         table = pa.table(
             {
-                "sample_id": pa.array([face.path for face in faces.faces], pa.string()),
+                "sample_id": pa.array([face.sample_id for face in faces.faces], pa.string()),
+                PATH: pa.array([face.path for face in faces.faces], pa.string()),
                 "label": pa.array([face.age for face in faces.faces], pa.float64()),
                 "group": pa.array([face.person for face in faces.faces], pa.string()),
             }
@@ -243,7 +260,7 @@ def _check_faults(faults: Sequence[Fault], name: str, options: FaceOptions) -> N
 
 
 def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) -> tuple[splits.Rows, splits.Assignment]:
-    used = [face for face in faces.faces if face.path in images.contents]
+    used = [face for face in faces.faces if face.sample_id in images.contents]
     if not used:
         raise InputError(Fault(where=faces.name, rule="no row can be used"))
     # Lists without a split column have none for every row.
@@ -251,13 +268,13 @@ def _split_faces(faces: FaceSet, images: EncodedImages, options: FaceOptions) ->
     rows = splits.Rows(
         name=faces.name,
         label=faces.label,
-        ids=np.array([face.path for face in used]),
+        ids=np.array([face.sample_id for face in used]),
         labels=np.array([face.age for face in used]),
         groups=np.array([face.person for face in used]),
         published=None if None in published else np.array(published),
     )
     # Equal files under two names are one sample, and a leak if they are in two splits.
-    contents = [images.contents[face.path] for face in used]
+    contents = [images.contents[face.sample_id] for face in used]
     return rows, splits.split_rows(rows, options, faces.recipe, contents=contents)
 
 

@@ -28,6 +28,8 @@ from dirtune.progress import show_progress
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+PATH = "path"
+"""Column with the paths of images, for a table whose sample ids are others; it is not kept."""
 _IMAGES_PER_TASK = 512
 _IMAGE, _CONTENT, _FAULT, _TRAITS, _MOMENTS = "image", "content", "fault", "traits", "moments"
 _ORIENTATION = 0x0112
@@ -57,7 +59,7 @@ def encode_images(
     """Open, resize and encode the image of every row.
 
     Args:
-        table: its column `sample_id` is the path of the image below `folder`.
+        table: its column `sample_id`, or `PATH` if it has that one, is the path of the image below `folder`.
         folder: must be accessible to all workers.
         spec: size, colors and encoding.
         upright: True turns every image as its EXIF data say, as viewers do.
@@ -102,7 +104,8 @@ def compute_pixel_units(moments: Sequence[Sequence[float]]) -> tuple[tuple[float
 
 
 def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool, white: float | None) -> pa.Table:
-    paths = batch.column("sample_id").to_pylist()
+    paths = batch.column(PATH if PATH in batch.column_names else "sample_id").to_pylist()
+    batch = batch.drop_columns([PATH]) if PATH in batch.column_names else batch
     results = [_read_file(folder / path, spec, upright=upright, white=white) for path in paths]
     images = [image for image, _, _, _ in results]
     columns = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -120,6 +121,35 @@ def test_groups_are_persons_and_crossing_ones_are_noted(small: tuple[Storage, Ma
     arrays = decode(read_split(storage, manifest, "val"), manifest)
     assert arrays["group"].tolist() == ["GilbertRoland", "OliviaHussey"]
     assert "1 group in both train and test: 1 of 2 test rows, 2 train rows" in manifest.notes
+
+
+@pytest.mark.parametrize(("copies", "extra"), [("kept", 3), ("dropped", 0)])
+def test_rows_that_a_list_repeats_are_kept_or_dropped(
+    small: tuple[Storage, Manifest], tmp_path: Path, copies: Literal["kept", "dropped"], extra: int
+) -> None:
+    raw = _raw(tmp_path / "raw")
+    age, path, split = next(row for row in ROWS if row[2] == "train")
+    with (raw / "agedb.csv").open("a") as file:
+        file.write(f"{age},{path},{split}\n" * 3)
+    with pytest.raises(InputError, match="the image is already in line"):
+        _ingest(tmp_path / "data", raw)
+    manifest = _ingest(tmp_path / "data", raw, Options(image_size=16, copies=copies))
+    found = decode(read_split(Storage.open(tmp_path / "data"), manifest, "train"), manifest)
+    assert len(found["sample_id"]) == small[1].splits["train"].rows + extra
+    rows = [row for row, name in enumerate(found["sample_id"]) if name.split("#")[0] == path]
+    assert [found["sample_id"][row] for row in rows] == [path, *(f"{path}#{number}" for number in range(2, 2 + extra))]
+    assert all((found["image"][row] == found["image"][rows[0]]).all() for row in rows)
+    assert f"rows that repeat an image: 3, {copies}" in manifest.notes
+    assert "copies" not in to_identity(SMALL)
+
+
+def test_a_row_that_repeats_an_image_in_another_split_is_refused(tmp_path: Path) -> None:
+    raw = _raw(tmp_path / "raw")
+    age, path, _ = next(row for row in ROWS if row[2] == "train")
+    with (raw / "agedb.csv").open("a") as file:
+        file.write(f"{age},{path},test\n")
+    with pytest.raises(InputError, match="the image is already in line"):
+        _ingest(tmp_path / "data", raw, Options(image_size=16, copies="kept"))
 
 
 def test_ages_have_bins_of_one_year_and_the_range_of_the_paper() -> None:

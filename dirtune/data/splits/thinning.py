@@ -13,7 +13,8 @@ experimental evaluation", Artificial Intelligence Review 59, 2026 (noah-puetz/de
 `data/create_protocols.py`), on AgeDB. There the training rows are drawn with weights `exp(-(age - 50)^2 / 100)`
 (Balanced Extrapolation: a density that fades out around 22 and 78), with two such peaks at 25 and 80 (Bimodal
 Interpolation), or evenly from the ages 20..73 without 47..53 (Blind-Spot Isolation). Departures: 1. rows are drawn
-without replacement, there with it, so that up to a third of the training rows are copies; 2. validation and test are those of
+without replacement, there with it, so that up to a third of the training rows are copies (its lists as shipped: `copies` of
+`pipelines/agedb.py`); 2. validation and test are those of
 any split (published, made, grouped), there test is the rows that training did not draw, at most 50 of an age, and validation
 a tenth of training: `validation="seen"` is the closest; 3. bands end sharply; a density that fades out is a profile
 (`profile=normal, peaks=[50], spread=7.07`, and `bimodal` with `[25, 80]`), which combines with them; 4. any number of
