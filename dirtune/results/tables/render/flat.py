@@ -1,7 +1,7 @@
 """CSV and JSON of a comparison: CSV with one line per study, metric, arm and region, JSON with the trials as well.
 
-Everything is at full precision; undefined values are empty in CSV and null in JSON, where infinite ones are texts. In CSV, an apostrophe precedes texts that
-spreadsheets would run as formulas.
+Everything is at full precision; undefined values are empty in CSV and null in JSON, where infinite ones are texts. In
+CSV, an apostrophe precedes texts that spreadsheets would run as formulas.
 """
 
 import csv
