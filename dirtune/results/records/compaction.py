@@ -51,6 +51,7 @@ ENCODED = {"metrics": [each.name for each in schema.SCHEMAS["metrics"] if each.t
 """Columns by table whose few texts are read as dictionaries, a fifth of the time and memory."""
 TRIALS = "results/trials"
 """Folder of the files that commit records."""
+_SUFFIX = ".parquet"
 TRIALS_KEY = "dirtune.trials"
 """Stamps by trial as JSON, compressed."""
 SEAL_KEY = "dirtune.seal"
@@ -177,24 +178,24 @@ def list_stamps(storage: Storage) -> dict[str, str]:
     Raises:
         InputError: a record is no file; what another process has just removed is none.
     """
-    entries = {
-        info.path: info
-        for info in storage.list_entries(TRIALS)
-        if info.base_name.endswith(".parquet") and not info.base_name.startswith(".")
-    }
-    wrong = [path for path, info in entries.items() if info.type == pafs.FileType.Directory]
+    stamps, wrong = {}, []
+    for info in storage.list_entries(TRIALS):
+        name = info.base_name
+        if name.endswith(_SUFFIX) and not name.startswith("."):
+            stamps[name.removesuffix(_SUFFIX)] = f"{info.size}/{info.mtime_ns}"
+            if info.type == pafs.FileType.Directory:
+                wrong.append(info.path)
     if storage.is_local:
         # pyarrow does not list links that lead to no file, such as those of git-annex
         with contextlib.suppress(FileNotFoundError), os.scandir(storage.path(TRIALS)) as found:
             wrong += [
                 each.path
                 for each in found
-                if each.path not in entries and each.name.endswith(".parquet") and each.is_symlink()
+                if each.name.endswith(_SUFFIX) and each.name.removesuffix(_SUFFIX) not in stamps and each.is_symlink()
             ]
     if wrong:
         rule = "must be a file, but is a folder or a link that leads to no file"
         raise InputError(Fault(where=path, rule=rule) for path in wrong)
-    stamps = {info.base_name.removesuffix(".parquet"): f"{info.size}/{info.mtime_ns}" for info in entries.values()}
     return dict(sorted(stamps.items()))
 
 
