@@ -67,10 +67,12 @@ def floor(name: str, constant: float | None) -> TrialRecord:
     return TrialRecord(trial=row, config=config, metrics=metrics, predictions=predictions)
 
 
-def write(root: Path, *, curve: list[float] = FLAT, floors: dict[str, float | None] | None = None) -> Path:
+def write(
+    root: Path, *, curve: list[float] = FLAT, floors: dict[str, float | None] | None = None, trained: int = 6
+) -> Path:
     """A study in which conr helps, with floors by their constants."""
     shifts = {"vanilla": 0.0, "conr": -0.12}
-    records = [trial(arm, seed, shift, curve) for arm, shift in shifts.items() for seed in range(6)]
+    records = [trial(arm, seed, shift, curve) for arm, shift in shifts.items() for seed in range(trained)]
     keys: dict[str, Any] = {
         "arms": list(shifts),
         "reference": "vanilla",
@@ -193,6 +195,13 @@ def test_floors_are_below_the_arms_in_every_format(floored: Path) -> None:
     assert {row["n"], row["word"], row["difference"]} == {""}
     (table,) = json.loads(render(comparison, "json"))["tables"]
     assert [floor["name"] for floor in table["floors"]] == ["median", "ridge"]
+
+
+def test_floors_have_digits_of_their_own_before_the_first_trial(tmp_path: Path) -> None:
+    root = write(tmp_path, floors={"median": None}, trained=0)
+    text = render(compare(root, TableRequest(studies=("study",))), "table")
+    line = next(line for line in text.split("\n") if "median (floor)" in line)
+    assert line.split()[2].rstrip("0") == "0.01"
 
 
 def test_floors_follow_other_regions_and_metrics(floored: Path) -> None:

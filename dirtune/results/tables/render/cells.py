@@ -36,9 +36,10 @@ def format_metric(metric: str, unit: str) -> str:
 
 
 def count_decimals(table: ArmTable, region: str, spread: Spread) -> int:
-    """Return the decimals of a column of means."""
-    cells = [row.cells[region] for row in table.rows]
-    return numbers.count_decimals((cell.mean for cell in cells), (spread.compute(cell) for cell in cells if cell.n > 1))
+    """Return the decimals of a column of means, or of floors while there are no means."""
+    cells = [row.cells[region] for row in table.rows if row.cells[region].n]
+    means = [cell.mean for cell in cells] or [floor.values.get(region, math.nan) for floor in table.floors]
+    return numbers.count_decimals(means, (spread.compute(cell) for cell in cells if cell.n > 1))
 
 
 def format_mean(cell: Cell, spread: Spread, usual: int, decimals: int, *, extra: int = 0) -> str:
