@@ -297,11 +297,10 @@ def _is_supported(cell: str, now: str) -> bool:
     if len(written) > len(stored) or _WORD.findall(cell) not in ([], _WORD.findall(now)):
         return False
     return all(
-        # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss.
-        abs(float(old) - float(new)) <= 0.5000001 * _compute_last_digit(old)
-        # A count has no decimals in the store either, and is not rounded.
-        if "." in old + new
-        else float(old) == float(new)
+        float(old) == float(new)
+        # Slightly more than half a unit of the last digit, for ties that rounding of floats may miss. An infinite difference
+        # is less than no unit. A count has no decimals in the store either, and is not rounded.
+        or ("." in old + new and abs(float(old) - float(new)) < 0.5000001 * _compute_last_digit(old))
         for old, new in zip(written, stored, strict=False)
     )
 
