@@ -75,9 +75,9 @@ _STAGE_COLUMNS = (
 class Unconverged:
     """Trials that a comparison should not rest on."""
 
-    late: frozenset[str]
+    late: frozenset[str] = frozenset()
     """Not converged (rule 1)."""
-    short: frozenset[str]
+    short: frozenset[str] = frozenset()
     """Of fewer than `MIN_EPOCHS` epochs, which nobody can judge."""
 
 
@@ -252,7 +252,7 @@ def is_no_better(value: float, floor: float, metric: str) -> bool:
 
 
 def judge_trials(storage: Storage, trial_ids: Collection[str], info: studies.StudyInfo) -> Unconverged | None:
-    """Return the trials that have not converged (rule 1); None if there are too many to judge them in a table.
+    """Return the trials that have not converged or cannot be judged (rule 1); None if there are too many for a table.
 
     Raises:
         InputError: a file is damaged.

@@ -327,7 +327,7 @@ def _check_equal_time(*, split: str, selection: str, recomputed: bool) -> None:
 
 
 def _judge_trials(storage: Storage, info: studies.StudyInfo, runs: StudyRuns) -> Unconverged | None:
-    """Return the trials among the chosen ones that have not converged; None if that is not known."""
+    """Return those of the chosen trials that have not converged or cannot be judged; None if that is not known."""
     try:
         return judge_trials(storage, [one.trial_id for arm in runs.arms for one in arm.chosen.values()], info)
     except InputError:
@@ -348,8 +348,7 @@ def _add_soundness(
         storage, info, metric=table.metric, split=table.split, regions=table.regions, definition=definition
     )
     region = table.claim.region
-    is_unknown = judged is None
-    judged = judged or Unconverged(late=frozenset(), short=frozenset())
+    unsound = judged or Unconverged()
     trials = {row.arm: [one.trial_id for one in row.chosen.values()] for row in table.rows}
     unbeaten = {row.arm: find_unbeaten(row.cells[region].mean, region, table.metric, floors) for row in table.rows}
     base = next((row for row in table.rows if row.arm == table.reference), None)
@@ -361,14 +360,14 @@ def _add_soundness(
             caveats = describe_caveats(
                 unbeaten[row.arm],
                 unbeaten[base.arm],
-                late=len(judged.late.intersection(both)),
-                short=len(judged.short.intersection(both)),
+                late=len(unsound.late.intersection(both)),
+                short=len(unsound.short.intersection(both)),
                 trials=len(both),
             )
             cell = replace(cell, verdict=replace(cell.verdict, caveats=caveats))
         rows.append(replace(row, cells={**row.cells, region: cell}))
-    cautions = describe_cautions(unbeaten, trials, judged, table.metric, region)
-    if is_unknown:
+    cautions = describe_cautions(unbeaten, trials, unsound, table.metric, region)
+    if judged is None:
         cautions += (f"Convergence is not judged here: dirtune check {table.study}.",)
     return replace(table, rows=tuple(rows), floors=floors, cautions=cautions)
 
