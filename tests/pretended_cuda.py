@@ -1,13 +1,17 @@
 """A pretended CUDA device: real numbers, computed on the CPU, for tests of what only a GPU would show.
 
 Every storage is marked as on the host or on the device. A computation that mixes the two raises `DeviceMismatch`, where CUDA
-would raise; every point at which the host waits for the device is recorded with its place in the source. Not seen: what
-happens inside of a C++ kernel, cuDNN and its numbers, autocast's rules for CUDA, NCCL, streams, speed.
+would raise; every point at which the host waits for the device is recorded with its place in the source. What CUDA leaves
+unsaid raises `StreamMisuse`: memory of the device that is used on a stream which does not wait for the one that wrote it, or which
+the allocator does not know of, and pinned memory that is filled anew while a copy reads it. Not seen: what happens inside of a
+C++ kernel, cuDNN and its numbers, autocast's rules for CUDA, NCCL, speed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +25,8 @@ from torch.nn.utils import clip_grad, rnn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from dirtune.data import transfer
 
 CUDA = torch.device("cuda", 0)
 HOST = torch.device("cpu")
@@ -63,6 +69,10 @@ class DeviceMismatch(RuntimeError):
     """A computation with tensors of the host and of the device, or a tensor that is not where it is needed."""
 
 
+class StreamMisuse(RuntimeError):
+    """Work of two streams, or of a stream and the host, on one memory, of which nothing says which is first."""
+
+
 @dataclass(frozen=True)
 class Wait:
     """A point at which the host waits for the device."""
@@ -80,6 +90,7 @@ class Device:
     is_recording: bool = True
 
     def record(self, operation: str) -> None:
+        HOST_WORK.wait_stream(_streams[-1])
         if self.is_recording:
             self.waits.append(Wait(operation, find_place()))
 
@@ -105,15 +116,119 @@ def find_place() -> str:
     return outside
 
 
+_all_streams: list[Stream] = []
+
+
+class Stream:
+    """Work in the order in which the device does it, and how much of the work of others is done before what comes next."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.issued = 0
+        self.preceding: dict[Stream, int] = {}
+        _all_streams.append(self)
+
+    def record_event(self) -> Event:
+        return Event({**self.preceding, self: self.issued})
+
+    def wait_event(self, event: Event) -> None:
+        for stream, number in event.preceding.items():
+            self.preceding[stream] = max(number, self.preceding.get(stream, 0))
+
+    def wait_stream(self, stream: Stream) -> None:
+        self.wait_event(stream.record_event())
+
+    def synchronize(self) -> None:
+        self.record_event().synchronize()
+
+
+@dataclass
+class Event:
+    """A point in the work of a stream, with all that is done before it."""
+
+    preceding: dict[Stream, int]
+
+    def synchronize(self) -> None:
+        # A thread may wait: the training does not wait for it.
+        if threading.current_thread() is threading.main_thread():
+            HOST_WORK.wait_event(self)
+            if _watching:
+                _watching[-1].record("synchronize")
+
+
+HOST_WORK = Stream()
+"""What the host has waited for; what it asks for next begins after that on every stream."""
+_streams = [Stream()]
+"""The default stream, and those of `torch.cuda.stream` around the present place."""
+_watching: list[Device] = []
+
+
+@contextmanager
+def _use_stream(stream: Stream) -> Iterator[None]:
+    _streams.append(stream)
+    try:
+        yield
+    finally:
+        _streams.pop()
+
+
+@dataclass
+class _Copy:
+    """A copy from pinned memory that the host has not waited for."""
+
+    stream: Stream
+    number: int
+    content: bytes
+
+
+@dataclass
+class _Memory:
+    """What is known of a storage; it keeps its Python object, and so this, for as long as it lives."""
+
+    device: torch.device
+    is_pinned: bool
+    stream: Stream
+    """On which it was allocated, and whose later work gets it when it is released."""
+    writer: Stream
+    number: int
+    """Of the last work that wrote it, in its stream."""
+    recorded: set[Stream] = field(default_factory=set)
+    copies: list[_Copy] = field(default_factory=list)
+
+
+def get_memory(value: Tensor) -> _Memory | None:
+    return getattr(value.untyped_storage(), "pretended", None)
+
+
 def is_on_device(value: Any) -> bool:
-    return isinstance(value, Tensor) and getattr(value.untyped_storage(), "pretended_device", HOST) == CUDA
+    return isinstance(value, Tensor) and (memory := get_memory(value)) is not None and memory.device == CUDA
 
 
 def place_on(value: Tensor, device: torch.device, *, pinned: bool = False) -> Tensor:
-    # A storage keeps its Python object, and so these marks, for as long as it lives.
-    storage = value.untyped_storage()
-    storage.pretended_device, storage.is_pretended_pinned = device, pinned
+    stream = _streams[-1]
+    value.untyped_storage().pretended = _Memory(device, pinned, stream, stream, stream.issued)
     return value
+
+
+def check_order(value: Tensor) -> None:
+    """Raise if the memory of a tensor of the device must not be used now on the current stream."""
+    stream, memory = _streams[-1], get_memory(value)
+    assert memory is not None
+    known = max(each.preceding.get(memory.writer, 0) for each in (stream, HOST_WORK))
+    if memory.writer is not stream and known < memory.number:
+        raise StreamMisuse(f"used before the stream that writes it was waited for, at {find_place()}")
+    if memory.stream is not stream and stream not in memory.recorded:
+        raise StreamMisuse(f"used on a stream that is not recorded (`record_stream`), at {find_place()}")
+
+
+def start_copy(value: Tensor) -> None:
+    """Register a copy from pinned memory on the current stream; raise if one before it has read, or will read, other content."""
+    stream, memory, storage = _streams[-1], get_memory(value), value.untyped_storage()
+    assert memory is not None
+    content = ctypes.string_at(storage.data_ptr(), storage.nbytes())
+    memory.copies = [copy for copy in memory.copies if HOST_WORK.preceding.get(copy.stream, 0) < copy.number]
+    if any(copy.content != content for copy in memory.copies):
+        raise StreamMisuse(f"pinned memory was filled anew while a copy reads it, at {find_place()}")
+    memory.copies.append(_Copy(stream, stream.issued, content))
 
 
 class _Move(torch.autograd.Function):
@@ -145,6 +260,10 @@ class _Computations(TorchDispatchMode):
         on_device = any(map(is_on_device, tensors))
         if on_device:
             self._check(name, args, tensors)
+            for each in tensors:
+                if is_on_device(each):
+                    check_order(each)
+            _streams[-1].issued += 1
         if name == "copy_" and len({is_on_device(each) for each in tensors}) > 1:
             self.device.record("copy_")
         result = func(*args, **kwargs)
@@ -155,6 +274,9 @@ class _Computations(TorchDispatchMode):
                     place_on(leaf, CUDA)
             if name == "_pack_padded_sequence":
                 place_on(result[1], HOST)
+        if on_device and func._schema.is_mutable:
+            for memory in filter(None, map(get_memory, tensors)):
+                memory.writer, memory.number = _streams[-1], _streams[-1].issued
         return result
 
     def _check(self, name: str, args: Sequence[Any], tensors: list[Tensor]) -> None:
@@ -264,9 +386,13 @@ class _Interface(TorchFunctionMode):
         if is_on_device(value) == (device == CUDA):
             return value
         # To the host, such a copy goes to pinned memory that torch allocates.
-        pinned = device == HOST or getattr(value.untyped_storage(), "is_pretended_pinned", False)
-        if not (pinned and non_blocking):
+        memory = get_memory(value)
+        is_pinned = memory is not None and memory.is_pinned
+        _streams[-1].issued += 1
+        if not ((is_pinned or device == HOST) and non_blocking):
             self.device.record("copy to the device" if device == CUDA else "copy to the host")
+        elif is_pinned:
+            start_copy(value)
         moved: Tensor = _Move.apply(value, device)
         return moved
 
@@ -337,14 +463,23 @@ def _group_by_device(usual: Callable[..., Any], tensors: Any, **named: Any) -> A
     return {(CUDA if is_there else key[0], key[1]): value for key, value in usual(tensors, **named).items()}
 
 
-class _Stream:
-    """A stream that has always ended its work."""
+def _make_pinned(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def make(*size: Any, pin_memory: bool = False, **named: Any) -> Tensor:
+        made = empty(*size, **named)
+        return place_on(made, HOST, pinned=True) if pin_memory else made
 
-    def record_event(self) -> _Stream:
-        return self
+    return make
 
-    def synchronize(self) -> None:
-        pass
+
+def _synchronize(device: Any = None) -> None:
+    for stream in _all_streams:
+        stream.synchronize()
+
+
+def _record_stream(value: Tensor, stream: Stream) -> None:
+    memory = get_memory(value)
+    assert memory is not None
+    memory.recorded.add(stream)
 
 
 class _Properties:
@@ -364,20 +499,34 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         "get_device_name": "pretended",
         "set_per_process_memory_fraction": None,
         "empty_cache": None,
-        "synchronize": None,
-        "current_stream": _Stream(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", _use_stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: _streams[-1])
+    monkeypatch.setattr(torch.cuda, "synchronize", _synchronize)
     monkeypatch.setattr(torch, "autocast", lambda kind, *rest, **named: autocast("cpu", *rest, **named))
     # Not in a mode: those are of one thread, and threads prefetch.
     monkeypatch.setattr(Tensor, "pin_memory", _pin_memory)
+    monkeypatch.setattr(Tensor, "record_stream", _record_stream)
+    monkeypatch.setattr(torch, "empty", _make_pinned(torch.empty))
     monkeypatch.setattr(rnn, "_VF", _Packing(rnn._VF, device))
     group = clip_grad._group_tensors_by_device_and_dtype
     monkeypatch.setattr(clip_grad, "_group_tensors_by_device_and_dtype", partial(_group_by_device, group))
     monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda self: None)
     with monkeypatch.context() as patch, _Interface(device), _Computations(device):
         patch.setattr(torch, "load", _make_load(torch.load))
-        yield device
+        # What a process keeps of one device is not that of another.
+        kept = (transfer.make_constant, transfer.get_copy_stream)
+        for each in kept:
+            each.cache_clear()
+        _watching.append(device)
+        try:
+            yield device
+        finally:
+            _watching.pop()
+            for each in kept:
+                each.cache_clear()
 
 
 def _make_load(load: Callable[..., Any]) -> Callable[..., Any]:

@@ -109,18 +109,21 @@ def encode_counts(counts: np.typing.NDArray[np.int16]) -> bytes:
     return stream.getvalue()
 
 
-def decode_images(stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str) -> np.typing.NDArray[Any]:
+def decode_images(
+    stored: Sequence[bytes | pa.Buffer], spec: InputSpec, *, name: str, out: np.typing.NDArray[Any] | None = None
+) -> np.typing.NDArray[Any]:
     """Return the images, or per-pixel labels, as one array of shape `(images, channels, height, width)`.
 
     Args:
         stored: files.
         spec: of the input.
         name: of the input, for error messages.
+        out: array that is filled and returned; None for a new one.
 
     Raises:
         InputError: a file is not an image, or has another shape or type.
     """
-    images = np.empty((len(stored), *spec.shape), spec.element)
+    images = np.empty((len(stored), *spec.shape), spec.element) if out is None else out
     for row, content in enumerate(stored):
         try:
             # Pillow reads the header at first, and the pixels, where a truncated file fails, on conversion.

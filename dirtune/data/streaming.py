@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from dirtune.batch import Inputs
-from dirtune.data import cache, images, store, views
+from dirtune.data import cache, images, store, transfer, views
 from dirtune.data.columns import get_decoded_size, to_numpy
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest
@@ -127,6 +127,9 @@ class StreamedSplit(cache.Split):
         return self.device.type == "cpu" and in_memory and not self._count_encoded()
 
     def read(self, batches: Iterable[cache.Rows]) -> Iterator[Inputs]:
+        return transfer.copy_ahead(self._read_on_host(batches), self.device)
+
+    def _read_on_host(self, batches: Iterable[cache.Rows]) -> Iterator[Inputs]:
         positions = [self.positions[rows.numpy()] for rows in batches]
         chunks = self.chunks.iter_steps([np.unique(of_batch[:, 0]) for of_batch in positions])
         # Slices of memory are not worth a thread.
@@ -134,7 +137,7 @@ class StreamedSplit(cache.Split):
         steps = zip(positions, chunks, strict=True)
         for rows, inputs in map_with_prefetch(self._gather, steps, threads=threads, depth=max(threads, _MIN_DEPTH)):
             self.decoded.images += rows * self._count_encoded()
-            yield {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
+            yield inputs
 
     def _count_encoded(self) -> int:
         """Return the number of inputs that must be decoded."""
@@ -144,22 +147,19 @@ class StreamedSplit(cache.Split):
         return sum(isinstance(column, pa.Array) for column in columns)
 
     def _gather(self, step: tuple[np.typing.NDArray[np.int64], Mapping[int, Chunk]]) -> tuple[int, Inputs]:
-        """Return the number of rows of a step, and their inputs on the CPU, in pinned memory for a GPU."""
+        """Return the number of rows of a step, and their inputs in memory of the host from which the device copies."""
         positions, chunks = step
-        columns = {}
+        inputs = {}
         for name, spec in self.specs.items():
             rows = [chunks[chunk][name][row] for chunk, row in positions.tolist()]
+            inputs[name] = transfer.make_buffer((len(rows), *spec.shape), spec.element, self.device)
+            column = inputs[name].numpy()
             if rows and isinstance(rows[0], pa.Scalar):
-                columns[name] = images.decode_images([row.as_buffer() for row in rows], spec, name=name)
+                images.decode_images([row.as_buffer() for row in rows], spec, name=name, out=column)
                 continue
-            columns[name] = np.empty((len(rows), *spec.shape), spec.element)
             for at, row in enumerate(rows):
-                columns[name][at] = row
-        values = {name: torch.from_numpy(column) for name, column in columns.items()}
-        if self.device.type == "cuda":
-            # Here, in a thread: from other memory the training would wait for each copy.
-            values = {name: value.pin_memory() for name, value in values.items()}
-        return len(positions), values
+                column[at] = row
+        return len(positions), inputs
 
 
 def map_with_prefetch(

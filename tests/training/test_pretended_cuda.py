@@ -16,10 +16,22 @@ from dirtune.data.cache import ResidentData
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
+from dirtune.manifest import Manifest
 from dirtune.training.loop import run_steps
 from dirtune.training.state import Training, begin_training
 from dirtune.training.trial import TrialRun
-from tests.pretended_cuda import CUDA, HOST, Device, DeviceMismatch, Wait, is_on_device, pretended_cuda
+from tests.data.faces import write_faces
+from tests.pretended_cuda import (
+    CUDA,
+    HOST,
+    Device,
+    DeviceMismatch,
+    Stream,
+    StreamMisuse,
+    Wait,
+    is_on_device,
+    pretended_cuda,
+)
 from tests.training.runs import Configure, job_of
 
 IMAGES: dict[str, Any] = {"encoder": {"name": "cnn", "channels": 4}, "projection_dim": 4}
@@ -30,6 +42,11 @@ EPOCH: dict[str, Any] = {"epochs": 2, "batch_size": 101}
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     with pretended_cuda(monkeypatch) as device:
         yield device
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Manifest]:
+    return write_faces(tmp_path_factory.mktemp("data"))
 
 
 def read(root: Path, *, resident: bool = True) -> ResidentData:
@@ -93,6 +110,55 @@ def test_a_gradient_comes_back_to_the_host(device: Device) -> None:
     assert weight.grad is not None
     assert not is_on_device(weight.grad)
     assert weight.grad.tolist() == [2.0] * 3
+
+
+def test_work_on_one_memory_without_an_order_raises(device: Device) -> None:
+    side, buffer = torch.cuda.Stream(CUDA), torch.ones(4).pin_memory()
+
+    def copy() -> torch.Tensor:
+        with torch.cuda.stream(side):
+            return buffer.to(CUDA, non_blocking=True)
+
+    early, unknown, right = copy(), copy(), copy()
+    with pytest.raises(StreamMisuse, match="before the stream that writes it"):
+        early + 1
+    torch.cuda.current_stream().wait_stream(side)
+    with pytest.raises(StreamMisuse, match="not recorded"):
+        unknown + 1
+    right.record_stream(torch.cuda.current_stream())
+    result = right + 1
+    with torch.cuda.stream(side), pytest.raises(StreamMisuse, match="before the stream that writes it"):
+        result + 1
+    # Its copies are not done for the host; NumPy fills it, as a decoder does.
+    buffer.numpy()[:] = 2
+    with pytest.raises(StreamMisuse, match="pinned memory"):
+        copy()
+    side.record_event().synchronize()
+    copy()
+
+
+@pytest.mark.parametrize("omitted", [None, (Stream, "wait_event"), (torch.Tensor, "record_stream")])
+def test_a_streamed_batch_is_copied_ahead_on_a_stream_of_its_own(
+    device: Device, monkeypatch: pytest.MonkeyPatch, faces: tuple[Storage, Manifest], omitted: tuple[type, str] | None
+) -> None:
+    budget = MemoryBudget(device_bytes=0, host_bytes=2**30)
+    batches = torch.arange(20).split(5)
+    expected = read_without_ray(*faces, HOST, budget).splits["train"].read(batches)
+    data = read_without_ray(*faces, CUDA, budget)
+    if omitted is not None:
+        monkeypatch.setattr(*omitted, lambda *_: None)
+        with pytest.raises(StreamMisuse):
+            next(data.splits["train"].read(batches))["image"] + 1
+        return
+    with device.watch() as waits:
+        read = data.splits["train"].read(batches)
+        used = [{name: value.clone() for name, value in next(read).items()}]
+        # This batch and those that are being copied
+        assert data.decoded.images == 15
+        used.extend({name: value.clone() for name, value in inputs.items()} for inputs in read)
+    assert waits == []
+    for ours, theirs in zip(used, expected, strict=True):
+        assert all(torch.equal(ours[name].cpu(), theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

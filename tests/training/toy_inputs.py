@@ -158,6 +158,8 @@ def list_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "dense conr", "dense", {"terms": {"conr": {}}}
     yield "grid", "vector grid", {"terms": {"accon": {}, "conr": {}}}
     yield "streamed", "image streamed", {"recipe": LIGHT, "terms": {"conr": {}}}
+    two_inputs = {"reweighting": {"fds": {}}, "recipe": {"epochs": 2, "accumulation": 2}}
+    yield "streamed in parts", "pair streamed", two_inputs
     yield "bf16", "image", {"recipe": {**LIGHT, "precision": "bf16", "channels_last": True}, "terms": {"accon": {}}}
     yield "accumulation", "image", {"recipe": {**LIGHT, "accumulation": 2, "gradient_clip": 1.0}, "terms": {"conr": {}}}
     yield (
