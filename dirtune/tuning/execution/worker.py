@@ -4,6 +4,7 @@ Starting a process, importing torch and fetching the data takes seconds; a trial
 milliseconds. The same worker runs alone inside a Tune actor and as one rank of a group (`dirtune.tuning.execution.worker_group`).
 """
 
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,8 @@ from dirtune.tuning.folder.stop_request import is_stop_requested
 
 FENCE = 0.95
 """Part of a trial's share of a GPU that its tensors may occupy; CUDA itself takes the rest."""
+_ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
+"""Settings of torch's allocator by the user; torch reads both, but each of its parts only one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +206,10 @@ def get_local_device(gpus: float) -> torch.device:
     if not gpus:
         return torch.device("cpu")
     with device_faults.name_device_faults(has_gpu=True):
+        if gpus < 1 and not _ALLOCATOR_VARIABLES & os.environ.keys():
+            # Memory that is mapped piece by piece, so that freed blocks of other sizes leave no part of the share unusable. torch
+            # reads the variable at its first allocation.
+            os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
         device = torch.device("cuda", torch.cuda.current_device())
         if gpus < 1:
             # A trial that needs more than its share runs out of memory itself, instead of those beside it.

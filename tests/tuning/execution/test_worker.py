@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -166,12 +167,26 @@ def test_a_worker_whose_gpu_does_not_work_ends_instead_of_failing_one_trial_afte
         trainable.step()
 
 
-def test_a_trial_that_shares_a_gpu_is_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chosen", [None, "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_a_trial_that_shares_a_gpu_is_fenced(monkeypatch: pytest.MonkeyPatch, chosen: str | None) -> None:
     fences: list[tuple[float, torch.device]] = []
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    allocators: list[str | None] = []
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        # Twice, so that what the worker sets is undone as well
+        monkeypatch.setenv(name, "max_split_size_mb:128")
+        if name != chosen:
+            monkeypatch.delenv(name)
+
+    def initialize_cuda() -> int:
+        allocators.append(os.environ.get("PYTORCH_ALLOC_CONF"))
+        return 0
+
+    monkeypatch.setattr(torch.cuda, "current_device", initialize_cuda)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *fence: fences.append(fence))
     assert get_local_device(1.0) == get_local_device(0.25) == torch.device("cuda", 0)
     assert fences == [(pytest.approx(0.2375), torch.device("cuda", 0))]
+    kept = os.environ.get(chosen) if chosen == "PYTORCH_ALLOC_CONF" else None
+    assert allocators == [kept, "expandable_segments:True" if chosen is None else kept]
     assert get_local_device(0.0) == torch.device("cpu")
 
 
