@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dirtune.data import transfer
+from dirtune import transfer
 
 CUDA = torch.device("cuda", 0)
 HOST = torch.device("cpu")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     "errors process randomness frozen nested registry plugins part_errors progress signatures wording",
     "io",
-    "manifest label_transform reweighting synthesis sampling mixing recipe batch metrics diagnostics",
+    "manifest label_transform reweighting synthesis sampling mixing recipe batch transfer metrics diagnostics",
     "losses models sharpness results",
     "config presets register testing nn trackers serve",
     "study",

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dirtune.data import batched_crops
-from dirtune.data.transfer import make_constant, to_device
 from dirtune.registry import Registry
+from dirtune.transfer import make_constant, to_device
 
 Images = Float[Tensor, "batch channels height width"]
 Stored = Images | UInt8[Tensor, "batch channels height width"]

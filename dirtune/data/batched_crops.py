@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dirtune.data.transfer import to_device
+from dirtune.transfer import to_device
 
 Box = tuple[int, int, int, int]
 """Upper left corner (y, x), height and width of a part of an image, in pixels."""

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dirtune.batch import Inputs
 from dirtune.data.augmentations import Draws, Images, Stored, get_luma_weights, to_float
-from dirtune.data.transfer import make_constant
 from dirtune.manifest import DenseLabels
 from dirtune.registry import Registry
+from dirtune.transfer import make_constant
 
 Counts = Int16[Tensor, "batch 1 height width"]
 """Per-pixel labels as stored."""

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from dirtune import transfer
 from dirtune.batch import Inputs
-from dirtune.data import cache, images, store, transfer, views
+from dirtune.data import cache, images, store, views
 from dirtune.data.columns import get_decoded_size, to_numpy
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec, Manifest

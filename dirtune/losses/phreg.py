@@ -15,7 +15,7 @@ slope, and its part is 0. (5) The scale of labels that are all zero is 1; of lab
 is their range.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -117,12 +117,8 @@ def compare_trees(
     features, labels = _scale(embeddings, labels, drawn, variant)
     distances, gaps = pairs.euclidean_matrix(features.detach()), pairs.distance_matrix(labels)
 
-    def measure(newest: Tensor) -> tuple[Tensor, Tensor]:
-        lengths = torch.stack([gaps[newest[0]], *([distances[newest[1]]] if both else [])])
-        return lengths, torch.stack([distances[newest[0]], *([gaps[newest[1]]] if both else [])])
-
     members = torch.ones(1 + both, len(drawn), dtype=torch.bool, device=labels.device)
-    edges, _ = grow_trees(measure, members, ties=ties)
+    edges, _ = grow_trees(torch.stack([gaps, distances]), members, ties=ties)
     first, last = edges.unbind(dim=-1)
     # Of the edges alone, because the gradient of all pairs would take as many numbers as rows for each pair.
     apart = gaps[first, last] - _measure_lengths(features[first], features[last])
@@ -144,22 +140,18 @@ def compare_dimensions(
     nothing = (embeddings * 0.0).sum()
     if len(subsets) < 2:
         return nothing
-    counts = torch.tensor([len(subset) for subset in subsets], device=labels.device)
     # Shorter subsets are padded with row 0 of the batch, which is no member of them there.
-    rows = nn.utils.rnn.pad_sequence(list(subsets), batch_first=True)
-    members = torch.arange(rows.shape[1], device=labels.device) < counts[:, None]
+    largest = max(map(len, subsets))
+    rows, members = (
+        torch.stack([nn.functional.pad(each, (0, largest - len(each))) for each in padded])
+        for padded in (subsets, [torch.ones_like(subset, dtype=torch.bool) for subset in subsets])
+    )
     features, of_rows = embeddings[rows], labels[rows].flatten(2) if labels.ndim > 1 else labels[rows][..., None]
     distances, gaps = (
         torch.cdist(each, each, compute_mode="donot_use_mm_for_euclid_dist") for each in (features.detach(), of_rows)
     )
     trees = torch.arange(len(rows), device=labels.device)
-
-    def measure(newest: Tensor) -> tuple[Tensor, Tensor]:
-        of_features, of_labels = newest.chunk(2)
-        lengths = torch.cat([distances[trees, of_features], gaps[trees, of_labels]])
-        return lengths, torch.cat([gaps[trees, of_features], distances[trees, of_labels]])
-
-    edges, there = grow_trees(measure, members.repeat(2, 1), ties=ties)
+    edges, there = grow_trees(torch.cat([distances, gaps]), members.repeat(2, 1), ties=ties)
     lengths, label_lengths = (
         torch.where(is_edge, _measure_lengths(*(points[trees[:, None], end] for end in ends.unbind(dim=-1))), 0.0).sum(
             dim=1
@@ -170,7 +162,7 @@ def compare_dimensions(
     logs = torch.where(usable, lengths, 1.0).log()
     if not signed:
         logs = logs - torch.where(usable, label_lengths, 1.0).log()
-    sizes = counts.to(logs.dtype).log()
+    sizes = members.sum(dim=1).to(logs.dtype).log()
     shares = usable.to(logs.dtype) / usable.sum().clamp(min=1)
     centered = sizes - (shares * sizes).sum()
     spread = (shares * centered.square()).sum()
@@ -181,25 +173,29 @@ def compare_dimensions(
 
 
 def grow_trees(
-    measure: Callable[[Tensor], tuple[Tensor, Tensor]], members: Bool[Tensor, "trees rows"], *, ties: Ties
+    lengths: Float[Tensor, "spaces rows rows"], members: Bool[Tensor, "trees rows"], *, ties: Ties
 ) -> tuple[Int[Tensor, "trees edges 2"], Bool[Tensor, "trees edges"]]:
     """Return the edges of minimum spanning trees, and which there are; by Prim's algorithm for all trees at once.
 
     It takes as many steps as there are rows, each linear in them.
 
     Args:
-        measure: from one row of each tree to the lengths of its edges and to their lengths in the other space, `(trees, rows)`.
+        lengths: of the edges, a matrix for each tree; the second half has the same rows as the first, in the other space. Trees may
+            be fewer; they are the first ones.
         members: rows of each tree.
         ties: see `PHReg`.
     """
     trees, rows = (torch.arange(size, device=members.device) for size in members.shape)
+    # By the row of all matrices one below the other: for a number of one of them, the host would wait for a GPU.
+    flat = lengths.flatten(0, 1)
+    own_start, other_start = (each * len(rows) for each in (trees, (trees + len(lengths) // 2) % len(lengths)))
 
     def measure_edges(newest: Tensor) -> tuple[Tensor, Tensor]:
-        lengths, others = measure(newest)
+        found = flat.index_select(0, newest + own_start)
         if ties == "nearest":
-            return lengths, others
+            return found, flat.index_select(0, newest + other_start)
         first, last = torch.minimum(newest[:, None], rows), torch.maximum(newest[:, None], rows)
-        return lengths, (first * len(rows) + last).double()
+        return found, (first * len(rows) + last).double()
 
     newest = members.to(torch.uint8).argmax(dim=1)
     outside = members.clone()

@@ -154,9 +154,9 @@ def _compute_growing_sums(
 ) -> tuple[Float[Tensor, "anchors partners"], Float[Tensor, "anchors partners"]]:
     """Return `C_p = log sum_{q <= p} exp(s_q)` and `sum_{p >= q} n_p exp(s_q - C_p)`."""
     # Logarithms, which take four times as long, are needed only where one float64 cannot hold the sum of the largest and the
-    # smallest term.
+    # smallest term. A GPU always takes them, since the host would wait for the answer.
     peaks = logits.amax(dim=1, keepdim=True)
-    if (peaks - logits).max() > _SPREAD_OF_FLOAT64:
+    if logits.is_cuda or (peaks - logits).max() > _SPREAD_OF_FLOAT64:
         log_sums = logits.logcumsumexp(dim=1)
         # The logarithm is minus infinity where no set ends, and adds nothing to the sum.
         pulls = sizes.log().sub_(log_sums)

@@ -11,6 +11,7 @@ random. (4) Rows are drawn by sample, with all views, from the step's seed.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -79,8 +80,7 @@ def rotreg(
     """
     with pairs.full_precision(embeddings) as e:
         gaps = pairs.distance_matrix(labels[drawn].double()).clamp(min=_LEAST)
-        # The smallest one that two distinct labels of a float32 have is far above it.
-        if len(drawn) < 2 or not bool((gaps > _LEAST).any()):
+        if len(drawn) < 2:
             return (e * 0.0).sum()
         wide = e.double()
         lengths = torch.linalg.vector_norm(wide, dim=1)
@@ -88,48 +88,66 @@ def rotreg(
         scale = lengths.mean()
         vectors = wide[drawn] / torch.where(scale > 0, scale, 1.0)
         distances = pairs.euclidean_matrix(vectors).clamp(min=_LEAST)
-        by_labels = compute_plan(gaps / gaps.max(), entropy=entropy)
         costs = distances.detach() if plan_gradient == "envelope" else distances
-        by_features = compute_plan(costs, entropy=entropy)
-        return ((distances * by_labels).sum() - (distances * by_features).sum()).abs().to(e.dtype)
+        by_labels, by_features = compute_plans(gaps / gaps.max(), costs, entropy=entropy)
+        difference = ((distances * by_labels).sum() - (distances * by_features).sum()).abs()
+        # The smallest gap that two distinct labels of a float32 have is far above the least.
+        return torch.where(gaps.max() > _LEAST, difference, 0.0).to(e.dtype)
 
 
-def compute_plan(costs: Float[Tensor, "rows rows"], *, entropy: float) -> Float[Tensor, "rows rows"]:
-    """Return the plan of least `sum costs T - entropy H(T)` with marginals `1 / rows`, without transport to oneself.
+def compute_plans(*costs: Float[Tensor, "rows rows"], entropy: float) -> list[Float[Tensor, "rows rows"]]:
+    """Return the plans of least `sum costs T - entropy H(T)` with marginals `1 / rows`, without transport to oneself.
 
-    It is the one of POT's `sinkhorn`: iterations from uniform scalings, until the column marginals are off by less than 1e-9,
+    Each is the one of POT's `sinkhorn`: iterations from uniform scalings, until the column marginals are off by less than 1e-9,
     looked at in every tenth, or 1,000 of them.
     """
-    off_diagonal = torch.eye(len(costs), dtype=torch.bool, device=costs.device).logical_not_()
-    logits = torch.where(off_diagonal, costs, _APART) / -entropy
-    log_rows, log_columns = _Sinkhorn.apply(logits)
-    plan: Tensor = (logits + log_rows[:, None] + log_columns).exp()
-    return plan
+    off_diagonal = torch.eye(len(costs[0]), dtype=torch.bool, device=costs[0].device).logical_not_()
+    plans = []
+    kernels = [torch.where(off_diagonal, each, _APART) / -entropy for each in costs]
+    for logits, (row_steps, column_steps) in zip(kernels, _iterate([each.detach() for each in kernels]), strict=True):
+        log_rows, log_columns = _Sinkhorn.apply(logits, row_steps, column_steps)
+        plans.append((logits + log_rows[:, None] + log_columns).exp())
+    return plans
+
+
+def _iterate(kernels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each kernel the logarithms of the scalings of rows, from the start, and of columns, in each iteration."""
+    log_share = -math.log(len(kernels[0]))
+    row_steps = [[logits.new_full((len(logits),), log_share)] for logits in kernels]
+    column_steps: list[list[Tensor]] = [[] for _ in kernels]
+    running = list(range(len(kernels)))
+    for iteration in range(_MOST_ITERATIONS):
+        for number in running:
+            logits, log_rows, log_columns = kernels[number], row_steps[number], column_steps[number]
+            log_columns.append(log_share - torch.logsumexp(logits + log_rows[-1][:, None], dim=0))
+            log_rows.append(log_share - torch.logsumexp(logits + log_columns[-1], dim=1))
+        if iteration % _CHECKED_EVERY:
+            continue
+        deviations = []
+        for number in running:
+            sums = torch.logsumexp(kernels[number] + row_steps[number][-1][:, None], dim=0)
+            marginals = (sums + column_steps[number][-1]).exp()
+            deviations.append(torch.linalg.vector_norm(marginals - math.exp(log_share)))
+        # The host waits for a GPU here, once for all: iterations in vain would take it longer.
+        found = zip(running, torch.stack(deviations).tolist(), strict=True)
+        # Of NaN, which is not above it either, no iteration makes numbers.
+        running = [number for number, deviation in found if deviation >= _STOP]
+        if not running:
+            break
+    return [(torch.stack(rows), torch.stack(columns)) for rows, columns in zip(row_steps, column_steps, strict=True)]
 
 
 class _Sinkhorn(torch.autograd.Function):
     """Logarithms of the scalings of rows and columns after the iterations; the backward pass takes these one by one."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
-        log_share = -math.log(len(logits))
-        log_rows = [logits.new_full((len(logits),), log_share)]
-        log_columns: list[Tensor] = []
-        for iteration in range(_MOST_ITERATIONS):
-            log_columns.append(log_share - torch.logsumexp(logits + log_rows[-1][:, None], dim=0))
-            log_rows.append(log_share - torch.logsumexp(logits + log_columns[-1], dim=1))
-            # The host waits for the device in every tenth iteration.
-            if iteration % _CHECKED_EVERY == 0:
-                marginals = (torch.logsumexp(logits + log_rows[-1][:, None], dim=0) + log_columns[-1]).exp()
-                # Not `< _STOP`: of NaN, no iteration makes numbers.
-                if not float(torch.linalg.vector_norm(marginals - math.exp(log_share))) >= _STOP:
-                    break
-        ctx.save_for_backward(logits, torch.stack(log_rows), torch.stack(log_columns))
-        return log_rows[-1], log_columns[-1]
+    def forward(ctx: Any, logits: Tensor, row_steps: Tensor, column_steps: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits, row_steps, column_steps)
+        return row_steps[-1].clone(), column_steps[-1].clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_rows: Tensor, of_columns: Tensor) -> Tensor:
+    def backward(ctx: Any, of_rows: Tensor, of_columns: Tensor) -> tuple[Tensor, None, None]:
         logits, log_rows, log_columns = ctx.saved_tensors
         total = torch.zeros_like(logits)
         of_rows, of_columns, rows = of_rows.clone(), of_columns.clone(), len(logits)
@@ -141,4 +159,4 @@ class _Sinkhorn(torch.autograd.Function):
             shares = (logits + log_columns[last] + log_rows[last][:, None]).exp_().mul_(rows)
             total.addcmul_(shares, of_columns, value=-1)
             of_rows, of_columns = -(shares @ of_columns), torch.zeros_like(of_columns)
-        return total
+        return total, None, None

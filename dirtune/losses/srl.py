@@ -13,7 +13,7 @@ out of all sums, where the code has zero vectors for them; (6) a center shorter 
 direction, and is replaced by the surrogate's; (7) the variance of a single cosine is 0, where the code has NaN.
 """
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,7 @@ from dirtune.frozen import Frozen
 from dirtune.losses import draws, label_prior, pairs
 from dirtune.losses.needs import Needs
 from dirtune.randomness import derive_seed
+from dirtune.transfer import to_device
 
 HomogeneityForm = Literal["paper", "cosine", "cosine_repelling"]
 
@@ -119,18 +120,19 @@ class FittedSRL(nn.Module):
         self.register_buffer("running", torch.zeros(bins, dim, dtype=torch.float64))
         self.register_buffer("known", torch.zeros(bins, dtype=torch.bool))
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
+        self._ended: int | None = None
 
     def forward(self, inputs: TermInputs) -> Float[Tensor, ""]:
         """Return the weighted sum of the three parts."""
         settings = self.settings
         with pairs.full_precision(inputs.representations) as z:
-            # The host waits for a GPU here, for the number of an epoch.
-            is_ready = int(self.epochs) >= settings.start
+            is_ready = self._count_epochs() >= settings.start
             if not is_ready and settings.before == "off":
                 return (z * 0.0).sum()
             points = self.points
             if settings.points_per == "step":
-                points = _draw_points(settings.points, z.shape[1], draws.make_generator(inputs, "srl points"))
+                drawn = _draw_points(settings.points, z.shape[1], draws.make_generator(inputs, "srl points"))
+                points = to_device(drawn, z.device)
             parts = srl(
                 z,
                 inputs.label_bins.clamp(0, len(self.known) - 1),
@@ -164,12 +166,23 @@ class FittedSRL(nn.Module):
         """Move the surrogate of every bin that has rows to their mean; the first epoch sets it."""
         is_there = statistics.counts > 0
         means = statistics.vectors / statistics.counts.clamp(min=1)[:, None]
-        momentum = self.settings.momentum if int(self.epochs) > 0 else 0.0
+        momentum = self.settings.momentum if self._count_epochs() > 0 else 0.0
         moved = momentum * self.running + (1 - momentum) * means
         # In place, because a distributed wrapper may keep references to buffers.
         self.running.copy_(torch.where(is_there[:, None], moved, self.running))
         self.known.logical_or_(is_there)
         self.epochs.add_(1)
+        self._ended = None
+
+    def _count_epochs(self) -> int:
+        # Read once an epoch: in each step, the host would wait for a GPU.
+        if self._ended is None:
+            self._ended = int(self.epochs)
+        return self._ended
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._ended = None
 
 
 def srl(
@@ -196,16 +209,22 @@ def srl(
     The paper has no 1 in the envelope, which changes no gradient. Bins that are left out and in no row are in no sum.
     """
     directions = pairs.normalize_rows(vectors)
-    counts = torch.bincount(label_bins, minlength=len(surrogate))
+    counts = label_bins.new_zeros(len(surrogate)).index_add(0, label_bins, torch.ones_like(label_bins))
     sums = vectors.new_zeros(surrogate.shape).index_add(0, label_bins, directions)
     means = sums / counts.clamp(min=1)[:, None]
     is_present = torch.linalg.vector_norm(means.detach(), dim=1) > _MIN_LENGTH
     centers = pairs.normalize_rows(torch.where(is_present[:, None], means, surrogate))
-    bins = torch.arange(len(surrogate), device=vectors.device)
-    if left_out is not None:
-        kept = ~left_out | (counts > 0)
-        places = kept.long().cumsum(0) - 1
-        centers, bin_values, bins, label_bins = centers[kept], bin_values[kept], bins[kept], places[label_bins]
+    is_kept = torch.ones_like(counts, dtype=torch.bool) if left_out is None else ~left_out | (counts > 0)
+    label_bins = (is_kept.long().cumsum(0) - 1)[label_bins]
+    if vectors.is_cuda:
+        # Not their number, for which the host would wait: behind the bins that are kept, the first of them stands for the others.
+        bins = (~is_kept).long().argsort(stable=True)
+        is_kept = is_kept[bins]
+        bins = torch.where(is_kept, bins, bins[0])
+    else:
+        bins = is_kept.nonzero().squeeze(1)
+        is_kept = is_kept[bins]
+    centers, bin_values = centers.index_select(0, bins), bin_values[bins]
 
     logits = pairs.cosine_matrix(directions, centers.detach()) / tau
     weighted = logits
@@ -213,20 +232,26 @@ def srl(
         factors = ((bins[label_bins][:, None] - bins).abs() + 1).to(logits.dtype)
         weighted = logits + (factors / factors.max()).log()
     own = logits.gather(1, label_bins[:, None]).squeeze(1)
-    contrast = (torch.logsumexp(weighted, dim=1) - own).mean()
+    contrast = (torch.logsumexp(weighted.masked_fill(~is_kept, -torch.inf), dim=1) - own).mean()
 
     envelope = 1 - pairs.cosine_matrix(points, centers).max(dim=1).values.mean()
-    return contrast, envelope, _compute_homogeneity(centers, bin_values, form)
+    return contrast, envelope, _compute_homogeneity(centers, bin_values, is_kept[1:], form)
 
 
 def _compute_homogeneity(
-    centers: Float[Tensor, "bins dim"], bin_values: Float[Tensor, " bins"], form: HomogeneityForm
+    centers: Float[Tensor, "bins dim"],
+    bin_values: Float[Tensor, " bins"],
+    are_neighbors: Bool[Tensor, " pairs"],
+    form: HomogeneityForm,
 ) -> Float[Tensor, ""]:
     if form == "paper":
-        return (centers.diff(dim=0).square().sum(dim=1) / bin_values.diff()).sum()
-    cosines = (centers[1:] * centers[:-1]).sum(dim=1)
-    spread = cosines.var() if len(cosines) > 1 else cosines.new_zeros(())
-    return (-cosines.sum() if form == "cosine" else cosines.sum()) + 0.1 * spread
+        gaps = torch.where(are_neighbors, bin_values.diff(), torch.inf)
+        return (centers.diff(dim=0).square().sum(dim=1) / gaps).sum()
+    cosines = torch.where(are_neighbors, (centers[1:] * centers[:-1]).sum(dim=1), 0.0)
+    total, number = cosines.sum(), are_neighbors.sum()
+    deviations = torch.where(are_neighbors, cosines - total / number.clamp(min=1), 0.0)
+    spread = deviations.square().sum() / (number - 1).clamp(min=1)
+    return (-total if form == "cosine" else total) + 0.1 * spread
 
 
 def _draw_points(number: int, dim: int, generator: torch.Generator) -> Float[Tensor, "points dim"]:

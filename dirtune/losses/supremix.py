@@ -10,7 +10,9 @@ Mixtures of two sides need no vectors: the cosine of an anchor with a mixture is
 the rows, where the code's is cubic.
 """
 
+import itertools
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,6 +27,7 @@ from dirtune.losses import blocks, draws, pairs
 from dirtune.losses.needs import Needs
 from dirtune.losses.units import InBins
 from dirtune.randomness import derive_seed
+from dirtune.transfer import to_device
 
 Mixtures = Literal["both", "negatives", "positives"]
 
@@ -58,14 +61,14 @@ class SupReMix(Frozen):
 
     def __call__(self, inputs: TermInputs) -> Float[Tensor, ""]:
         precision = torch.promote_types(inputs.representations.dtype, torch.float32)
-        quantiles = _compute_quantiles(self.beta).to(precision)
+        quantiles = to_device(_compute_quantiles(self.beta).to(precision), inputs.samples.device)
         seed, samples = derive_seed(inputs.draw_seed, "supremix"), inputs.samples.long()
 
         def draw_shares(anchors: slice) -> Tensor:
             # A pseudo-random number for each ordered pair of samples, whose highest bits below the sign choose a quantile.
             lots = draws.draw_lots(draws.draw_lots(samples[anchors], seed)[:, None] ^ samples, seed)
             places = (lots >> (63 - _QUANTILE_BITS)) & ((1 << _QUANTILE_BITS) - 1)
-            return quantiles.to(places.device)[places]
+            return quantiles[places]
 
         return supremix(
             inputs.representations,
@@ -110,6 +113,7 @@ def supremix(
     with pairs.full_precision(representations) as f:
         labels, constant = labels.to(f.dtype), f.detach()
         ascending, order = labels.sort(stable=True)
+        bounds = _find_bounds(labels, ascending, window) if mixtures != "negatives" else []
 
         def sum_block(anchors: slice, f: Tensor) -> Tensor:
             logits = pairs.cosine_matrix(f[anchors] / tau, f)
@@ -127,7 +131,9 @@ def supremix(
                 mixed = shares * fixed.diagonal(anchors.start)[:, None] + (1 - shares) * fixed
                 log_sums.append(pairs.masked_logsumexp(mixed + torch.log1p((1 - shares) * gaps), ~same))
             if mixtures != "negatives":
-                log_sum, sums, numbers = _MixedPositives.apply(fixed[:, order], labels[anchors], ascending, window)
+                log_sum, sums, numbers = _MixedPositives.apply(
+                    fixed[:, order], labels[anchors], ascending, bounds[anchors]
+                )
                 log_sums.append(log_sum)
                 counts, attraction = counts + numbers, attraction + sums
             log_normalizers = torch.logsumexp(torch.stack(log_sums), dim=0)
@@ -135,6 +141,21 @@ def supremix(
             return torch.where(counts > 0, losses, 0.0).sum()
 
         return blocks.sum_over_anchors(sum_block, f) / len(f)
+
+
+def _find_bounds(labels: Float[Tensor, " rows"], ascending: Float[Tensor, " rows"], window: float) -> list[list[int]]:
+    """Return for each anchor where the rows of both sides of its label begin and end in the order of labels.
+
+    The host waits for a GPU here, once for all anchors: the numbers of rows on both sides are sizes.
+    """
+    bounds = (
+        torch.searchsorted(ascending, labels - window, right=True),
+        torch.searchsorted(ascending, labels),
+        torch.searchsorted(ascending, labels, right=True),
+        torch.searchsorted(ascending, labels + window),
+    )
+    found: list[list[int]] = torch.stack(bounds, dim=1).tolist()
+    return found
 
 
 class _MixedPositives(torch.autograd.Function):
@@ -146,23 +167,22 @@ class _MixedPositives(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, anchor_labels: Tensor, labels: Tensor, window: float
+        ctx: Any, logits: Tensor, anchor_labels: Tensor, labels: Tensor, bounds: list[list[int]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         log_sums = logits.new_full((len(logits),), torch.finfo(logits.dtype).min)
         numbers, sums = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
         slopes, coefficients = torch.zeros_like(logits), torch.zeros_like(logits)
-        for label in anchor_labels.unique():
-            # The host waits for a GPU here: the numbers of rows on both sides are sizes.
-            edges = torch.stack([label - window, label, label, label + window])
-            ends = torch.searchsorted(labels, edges)
-            ends[[0, 2]] = torch.searchsorted(labels, edges[[0, 2]], right=True)
-            start, low_end, high_start, stop = ends.tolist()
+        distinct, by_label = anchor_labels.sort(stable=True)
+        first = 0
+        # Anchors of one label are neighbors in the order of labels, and have the same bounds.
+        for (start, low_end, high_start, stop), equal in itertools.groupby(sorted(bounds)):
+            last = first + len(list(equal))
+            label, anchors, first = distinct[first], by_label[first:last], last
             low, high = slice(start, low_end), slice(high_start, stop)
             if low.start >= low.stop or high.start >= high.stop:
                 continue
             # a of (j, k)
             shares = (labels[high] - label) / (labels[high] - labels[low][:, None])
-            (anchors,) = (anchor_labels == label).nonzero(as_tuple=True)
             to_low, to_high = shares.sum(dim=1), (1 - shares).sum(dim=0)
             numbers[anchors] = shares.numel()
             sums[anchors] = logits[anchors, low] @ to_low + logits[anchors, high] @ to_high
@@ -184,6 +204,7 @@ class _MixedPositives(torch.autograd.Function):
         return slopes * of_log_sums[:, None] + coefficients * of_sums[:, None], None, None, None
 
 
+@cache
 def _compute_quantiles(beta: tuple[float, float]) -> Float[Tensor, " quantiles"]:
     """Return the middles of 4,096 equally likely parts of a Beta distribution."""
     # Imported here, because it takes long and only this term needs it.

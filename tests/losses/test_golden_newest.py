@@ -21,7 +21,7 @@ from dirtune.losses.dist_loss import (
 )
 from dirtune.losses.phreg import compare_dimensions, compare_trees
 from dirtune.losses.prime import align, compare_proxies
-from dirtune.losses.rotreg import compute_plan, rotreg
+from dirtune.losses.rotreg import compute_plans, rotreg
 from dirtune.losses.srl import SRL, srl
 from dirtune.losses.supremix import supremix
 from dirtune.manifest import LabelSpec
@@ -107,7 +107,7 @@ def test_rotreg(name):
         return
     drawn = vector["labels"][vector["selected"]]
     gaps = (drawn[:, None] - drawn).abs().clamp(min=1e-6)
-    plan = compute_plan(gaps / gaps.max(), entropy=given["entropic_reg"])
+    (plan,) = compute_plans(gaps / gaps.max(), entropy=given["entropic_reg"])
     Comparison(plan, vector["out_plan_labels"]).assert_equal()
     if len(drawn) == 2:
         # Both plans are the swap: rounding is all there is.

@@ -16,6 +16,7 @@ from dirtune.data.cache import ResidentData
 from dirtune.data.memory_budget import MemoryBudget
 from dirtune.data.store import read_manifest
 from dirtune.io.storage import Storage
+from dirtune.losses import srl
 from dirtune.manifest import Manifest
 from dirtune.training.loop import run_steps
 from dirtune.training.state import Training, begin_training
@@ -159,6 +160,35 @@ def test_a_streamed_batch_is_copied_ahead_on_a_stream_of_its_own(
     assert waits == []
     for ours, theirs in zip(used, expected, strict=True):
         assert all(torch.equal(ours[name].cpu(), theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("form", ["paper", "cosine"])
+@pytest.mark.parametrize("label_factor", [False, True])
+def test_srl_of_a_gpu_has_the_sizes_of_all_bins_and_the_values_of_the_cpu(
+    device: Device, form: Any, label_factor: bool
+) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    vectors, points, surrogate = (torch.randn(rows, 5, generator=drawn).double() for rows in (12, 30, 9))
+    bins = torch.tensor([1, 1, 2, 2, 2, 3, 3, 4, 6, 6, 7, 7])
+    left_out = torch.tensor([True, False, False, True, False, True, False, False, False])
+
+    def compute(there: torch.device) -> list[torch.Tensor]:
+        leaf = vectors.clone().to(there).requires_grad_()
+        parts = srl.srl(
+            leaf,
+            bins.to(there),
+            surrogate=surrogate.to(there),
+            points=torch.nn.functional.normalize(points, dim=1).to(there),
+            bin_values=torch.arange(9.0).double().square().to(there),
+            left_out=left_out.to(there),
+            tau=0.1,
+            form=form,
+            label_factor=label_factor,
+        )
+        return [*parts, torch.autograd.grad(parts[0] + 2 * parts[1] + 3 * parts[2], [leaf])[0]]
+
+    expected, found = compute(HOST), compute(CUDA)
+    torch.testing.assert_close([value.cpu() for value in found], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
