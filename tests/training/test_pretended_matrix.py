@@ -39,7 +39,7 @@ def test_a_run_is_on_one_device_and_waits_only_where_it_must(
         assert len(waits) == STEP_WAITS.get(name, 0), waits
     on_host = run_steps(begin_training(config, make_data(inputs, HOST)))
     expected = [next(on_host).total for _ in losses]
-    tolerance = 1e-3 if name == "bf16" else 1e-5
+    tolerance = 2e-2 if name == "bf16" else 1e-5
     torch.testing.assert_close([loss.cpu() for loss in losses], expected, rtol=tolerance, atol=1e-6)
     # Whole, with validation, smoothing, second stage and the final evaluation
     training = begin_training(config, data)
