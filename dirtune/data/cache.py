@@ -219,7 +219,8 @@ def make_train_batches(
     on_device = order.to(split.labels.device)
     for at, inputs in enumerate(split.read([order[part] for part in parts[begin:end]]), start=begin):
         step, piece = divmod(at, accumulation)
-        first, total = step * batch_size, len(order[step * batch_size :][:batch_size])
+        first = step * batch_size
+        total = min(batch_size, len(order) - first)
         # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.
         rows = on_device[parts[at]]
         yield batch.Batch(
@@ -232,9 +233,10 @@ def make_train_batches(
                 total=total,
                 rows=slice(parts[at].start - first, parts[at].stop - first),
             ),
-            labels=split.labels[rows],
-            label_bins=split.label_bins[rows],
-            weights=weights[rows],
+            # As in `ResidentSplit.read`: indexing with brackets is slow
+            labels=split.labels.index_select(0, rows),
+            label_bins=split.label_bins.index_select(0, rows),
+            weights=weights.index_select(0, rows),
             rows=rows,
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,

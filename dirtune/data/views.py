@@ -88,6 +88,9 @@ def make_views(
         total: samples in the global batch.
         rows: the rank's slice of it.
     """
+    if isinstance(transform, SampleTransform) and not any(map(is_image, inputs.values())):
+        # No augmentation changes them, so that nothing is drawn.
+        return tuple(dict(inputs) for _ in range(count))
     device = next(iter(inputs.values())).device
     views = []
     for view in range(count):

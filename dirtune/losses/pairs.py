@@ -46,6 +46,8 @@ def full_precision(representations: Float[Tensor, "rows dim"]) -> Iterator[Tenso
 
 def to_at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the values, or a float32 copy of values in half precision."""
+    if values.dtype in (torch.float32, torch.float64):
+        return values
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -249,5 +249,9 @@ class Regressor(nn.Module):
     def _project(self, embeddings: Tensor) -> dict[PredictorInput, Tensor]:
         projected = embeddings if self.projection is None else self.projection(embeddings)
         count = self.spec.projection_heads
-        directions = normalize_rows(projected.unflatten(-1, (count, -1))).flatten(-2) / math.sqrt(count)
+        if count == 1:
+            # The same numbers, without four operations
+            directions = normalize_rows(projected)
+        else:
+            directions = normalize_rows(projected.unflatten(-1, (count, -1))).flatten(-2) / math.sqrt(count)
         return {"embedding": embeddings, "projection": projected, "representation": directions}

@@ -168,14 +168,17 @@ def _run_part(
     if training.stage.config.mixing is not None:
         batches = mixed_batches.mix_batches(batches, training, sample_weights, order, part)
     stages.set_modes(model, training.model, training.stage)
+    trained = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     # The sum over the micro-batches of the step so far
     step_loss: Loss | None = None
     step_batches: list[Batch] = []
     for batch in _count_waiting(batches, training.seconds):
         started = time.perf_counter()
         if step_loss is None:
-            # None instead of zeros: Adam would move parameters without a gradient by their momentum.
-            training.optimizer.zero_grad(set_to_none=True)
+            # None instead of zeros: Adam would move parameters without a gradient by their momentum. `zero_grad` would also
+            # register with the profiler in every step.
+            for parameter in trained:
+                parameter.grad = None
         if shares is not None and shares.is_finished:
             shares = None
         loss = _add_gradient(training, model, batch, shares)

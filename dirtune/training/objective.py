@@ -25,6 +25,8 @@ from dirtune.training.distributed import Ranks
 from dirtune.wording import format_count
 
 REGRESSION = "regression"
+# Steps whose values are checked by one call for all of them
+_CHECKED_TOGETHER = 64
 _SCALAR = "must return a scalar, a tensor of floating-point numbers without dimensions"
 
 
@@ -75,10 +77,12 @@ def gather_views(
         The tensors as (view, sample of the global batch, ...).
     """
     # The conversion precedes the gather, whose backward pass sums the gradients of all ranks.
-    by_sample = [
-        pairs.to_at_least_float32(each).unflatten(0, (len(batch.views), -1)).transpose(0, 1) for each in rows.values()
-    ]
-    gathered = ranks.gather_together(by_sample, batch.counts)
+    by_view = {
+        name: pairs.to_at_least_float32(each).unflatten(0, (len(batch.views), -1)) for name, each in rows.items()
+    }
+    if ranks.world == 1:
+        return by_view
+    gathered = ranks.gather_together([each.transpose(0, 1) for each in by_view.values()], batch.counts)
     return {name: each.transpose(0, 1) for name, each in zip(rows, gathered, strict=True)}
 
 
@@ -182,10 +186,9 @@ class TrainingLoss(nn.Module):
 
     def sum_parts(self, parts: dict[str, Tensor]) -> Loss:
         """Return the loss with its total, the weighted sum of the parts."""
-        total = next(iter(parts.values())).new_zeros(())
-        for name, part in parts.items():
-            total = total + self.factors[name] * part
-        return Loss(total, parts)
+        # A factor of one, and a sum of one part, would be operations of every step, and of its backward pass.
+        weighted = [part if self.factors[name] == 1.0 else self.factors[name] * part for name, part in parts.items()]
+        return Loss(sum(weighted[1:], start=weighted[0]), parts)
 
     def make_parameter_groups(self) -> list[dict[str, Any]]:
         """Return optimizer groups: one per part with parameters, at its own constant rate and without weight decay."""
@@ -305,22 +308,37 @@ class LossMeans:
         """The parts, then the loss; an element of each of the tensors."""
         self.sums: Tensor | None = None
         self.finite_steps: Tensor | None = None
-        """Number of steps before the first NaN or infinite value."""
+        """Number of steps before the first NaN or infinite value, without the unchecked ones."""
+        self._unchecked: list[Tensor] = []
 
     def add(self, loss: Loss) -> None:
         """Add the loss of a step."""
         self.steps += 1
         values = torch.stack([value.detach() for value in (*loss.parts.values(), loss.total)])
-        # On the device: a `bool` of it would wait for the step.
-        is_finite = torch.isfinite(values)
-        if self.sums is None or self.finite_steps is None:
-            self.names, self.sums, self.finite_steps = (*loss.parts, "loss"), values, is_finite.long()
+        if self.sums is None:
+            self.names, self.sums, self.finite_steps = (
+                (*loss.parts, "loss"),
+                values.clone(),
+                values.new_zeros(len(values)).long(),
+            )
+        else:
+            self.sums += values
+        self._unchecked.append(values)
+        if len(self._unchecked) == _CHECKED_TOGETHER:
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Count the finite steps among the unchecked ones; on the device, because a `bool` would wait for the step."""
+        if not self._unchecked or self.finite_steps is None:
             return
-        self.sums += values
-        self.finite_steps += is_finite & (self.finite_steps == self.steps - 1)
+        is_finite = torch.isfinite(torch.stack(self._unchecked))
+        were_finite = self.finite_steps == self.steps - len(self._unchecked)
+        self.finite_steps += were_finite * is_finite.long().cumprod(0).sum(0)
+        self._unchecked = []
 
     def get_state(self) -> dict[str, Any]:
         """Return all that a resumed epoch needs, as tensors and plain data."""
+        self._check_steps()
         return {"steps": self.steps, "names": self.names, "sums": self.sums, "finite_steps": self.finite_steps}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
@@ -336,6 +354,7 @@ class LossMeans:
         Raises:
             NonFiniteLoss: in some step a part was NaN or infinite.
         """
+        self._check_steps()
         assert self.sums is not None, "an epoch has a step"
         assert self.finite_steps is not None
         # The first part in time is named: after a step with weights that are not finite, every part is not.

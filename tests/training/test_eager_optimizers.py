@@ -25,20 +25,25 @@ def test_steps_and_states_are_those_of_torch(kind: type[torch.optim.Optimizer], 
         drawn = torch.Generator().manual_seed(0)
         first, second = (torch.randn(4, generator=drawn, requires_grad=True) for _ in range(2))
         optimizer = made([first], **settings)
-        optimizer.add_param_group({"params": [second], "lr": 0.01})
+        # A third that has no gradient in the first step, and so another number of steps
+        third = torch.randn(3, 2, generator=drawn, requires_grad=True)
+        optimizer.add_param_group({"params": [second, third], "lr": 0.01})
         for step in range(4):
             optimizer.zero_grad()
-            ((first * second).exp().sum() + torch.randn(4, generator=drawn) @ first).backward()
+            loss = (first * second).exp().sum() + torch.randn(4, generator=drawn) @ first
+            (loss if step == 0 else loss + third.sin().sum()).backward()
             optimizer.step()
             if step == 1:
                 state = optimizer.state_dict()
-                optimizer = made([{"params": [first]}, {"params": [second]}], **settings)
+                optimizer = made([{"params": [first]}, {"params": [second, third]}], **settings)
                 optimizer.load_state_dict(state)
-        return [first, second], optimizer.state_dict()
+        return [first, second, third], optimizer.state_dict()
 
     (expected, state), (got, own) = train(kind), train(without_compiler(kind))
     assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True))
     assert own["param_groups"] == state["param_groups"]
+    for of_torch, of_ours in zip(state["state"].values(), own["state"].values(), strict=True):
+        assert all(torch.equal(of_torch[name], of_ours[name]) for name in of_torch)
     assert isinstance(without_compiler(kind)([torch.zeros(1, requires_grad=True)], lr=1.0), kind)
 
 

@@ -239,7 +239,7 @@ def test_only_inputs_of_terms_are_gathered(configuration: Configure) -> None:
     embeddings = torch.ones(SAMPLES, 7)
     output = output_for(1)._replace(embeddings=embeddings)
     for wanted, expected in (("representation", DIM), ("embedding", 7)):
-        recorder, ranks = Recorder(), Counting()
+        recorder, ranks = Recorder(), Counting(world=2)
         recorder.reads = wanted
         config = configuration().model_copy(
             update={"terms": SimpleNamespace(get_active=lambda term=recorder: {"term": term})}
