@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from dirtune.data import columns, session, store
-from dirtune.data.images import decode_images
+from dirtune.data import session, store
 from dirtune.data.sources import Source
 from dirtune.data.verify import SHOWN_FAULTS
 from dirtune.io.storage import Storage
@@ -117,7 +116,7 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
         return own.write_own(
             storage,
             division,
-            {split: _select_split(images, division, split, spec) for split in SPLITS},
+            {split: _select_split(images, division, split) for split in SPLITS},
             {"image": spec.model_copy(update={"pixel_mean": mean, "pixel_deviation": deviation})},
             sheet=sheet,
             request=request,
@@ -144,8 +143,7 @@ def _read_images(
     """Encode the images of the given rows; faults are added to the sheet."""
     table = pa.table({"sample_id": paths[rows].tolist(), "row": rows})
     folder = sheet.folder
-    spec = _make_lossless(options.image_spec)
-    images = image_files.encode_images(table, folder, spec, upright=True, white=options.white)
+    images = image_files.encode_images(table, folder, options.image_spec, upright=True, white=options.white)
     rules = {fault.where: fault.rule for fault in images.faults}
     for row in rows.tolist():
         if (rule := rules.get(str(folder / paths[row]))) is not None:
@@ -153,12 +151,7 @@ def _read_images(
     return images
 
 
-def _make_lossless(spec: InputSpec) -> InputSpec:
-    """Return the spec of an image until it is written: PNG instead of raw pixels, which would fill the object store."""
-    return spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
-
-
-def _select_split(images: image_files.EncodedImages, division: own.Division, split: str, spec: InputSpec) -> "Dataset":
+def _select_split(images: image_files.EncodedImages, division: own.Division, split: str) -> "Dataset":
     rows = division.make_table({"row": division.positions})
     rows = rows.filter(pc.equal(rows["split"], split)).drop_columns("split")
 
@@ -168,11 +161,4 @@ def _select_split(images: image_files.EncodedImages, division: own.Division, spl
         found = rows.take(indices.filter(in_split))
         return found.append_column("image", batch["image"].filter(in_split))
 
-    dataset = images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None)
-    if spec.encoding != "raw":
-        return dataset
-
-    def decode_pixels(batch: columns.Columns) -> columns.Columns:
-        return {**batch, "image": decode_images(batch["image"].tolist(), _make_lossless(spec), name="image")}
-
-    return dataset.map_batches(decode_pixels, batch_format="numpy")
+    return images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None)

@@ -172,17 +172,18 @@ def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any])
     raise_faults(faults, where=str(folder))
     # Only the pipeline of one's own images turns them as their EXIF data say.
     upright = contract.source is not None
-    lossless = spec if spec.encoding != "raw" else spec.model_copy(update={"encoding": "png"})
 
     def read(rows: np.typing.NDArray[np.int64]) -> Columns:
         encoded, faults = list[bytes](), list[Fault]()
         for row in rows.tolist():
-            content, rule, _ = encode_file(folder / paths[row], lossless, upright=upright, white=options.get("white"))
+            content, rule, _ = encode_file(folder / paths[row], spec, upright=upright, white=options.get("white"))
             encoded.append(content)
             if rule is not None:
                 faults.append(Fault(where=str(folder / paths[row]), rule=rule))
         raise_faults(faults, where=str(folder))
-        return {name: decode_images(encoded, lossless, name=name)}
+        if spec.encoding == "raw":
+            return {name: np.frombuffer(bytearray().join(encoded), spec.element).reshape(-1, *spec.shape)}
+        return {name: decode_images(encoded, spec, name=name)}
 
     return NewSamples(sample_ids=tuple(paths), read=read)
 

@@ -36,8 +36,8 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
     """Return a batch in its stored form; columns that are no input are left out.
 
     Args:
-        batch: encoded images as an array of bytes, one object per sample; other inputs as numbers of the input's shape;
-            labels of shape `(samples,)`, or `(samples, L)` for L dimensions.
+        batch: encoded images as an array of bytes, one object per sample, and so may be raw ones; other inputs as numbers
+            of the input's shape; labels of shape `(samples,)`, or `(samples, L)` for L dimensions.
         inputs: specification of each input.
         has_groups: True if the batch has a column `group`.
 
@@ -65,6 +65,8 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
 def _to_input_column(array: np.typing.NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
     if spec.encoding != "raw":
         return pa.array(array.tolist(), pa.large_binary())
+    if array.dtype == object and spec.kind == "image":
+        return pa.array(array.tolist(), pa.binary(spec.size))
     if array.shape[1:] != spec.shape:
         raise ValueError(f"input {name!r} must have shape {spec.shape}, got {array.shape[1:]}")
     # A silent cast would truncate float images to bytes.

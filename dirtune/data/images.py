@@ -46,7 +46,9 @@ def convert_image(image: Image.Image, spec: InputSpec, *, white: float | None = 
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(background, image)
-    image = image.convert(_MODES[channels])
+    # Pillow copies an image that has the mode already.
+    if image.mode != _MODES[channels]:
+        image = image.convert(_MODES[channels])
     if spec.view is None:
         return image.resize((width, height), Image.Resampling.BILINEAR)
     # torchvision resizes to the exact shorter side and rounds the longer one down.
@@ -93,7 +95,10 @@ def _scale_deep(image: Image.Image, white: float | None) -> Image.Image:
 
 
 def encode_image(image: Image.Image, spec: InputSpec) -> bytes:
-    """Return the file of an image that has the input's colors and size, as bytes."""
+    """Return the file of an image that has the input's colors and size, as bytes; raw: its pixels, channels first."""
+    if spec.encoding == "raw":
+        pixels = np.asarray(image)
+        return (pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).tobytes()
     stream = io.BytesIO()
     if spec.encoding == "jpeg":
         image.save(stream, "JPEG", quality=spec.quality or JPEG_QUALITY)
