@@ -26,12 +26,13 @@ demo: install
 	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results."
 	@echo "Next, your own table: $(BIN)/dirtune recommend my.csv --label COLUMN --minutes 20"
 
-# While working: everything that needs no Ray, but for a few tests that compile or start processes for seconds.
+# While working: everything that needs no Ray, but for a few tests that compile or start processes for seconds, and without the
+# shape checks at each call.
 check: install
 	$(MAKE) --no-print-directory --jobs lint quick
 
 quick: install
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow and not gpu and not soak"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ray and not slow and not gpu and not soak" --jaxtyping-packages=
 
 test: install
 	$(MAKE) --no-print-directory --jobs lint suite

@@ -155,11 +155,13 @@ def test_changes_are_part_of_the_study() -> None:
     assert plain["base"]["data"] == before["data"]
 
 
+@pytest.mark.slow
 def test_modules_are_there_without_an_import_of_their_own() -> None:
     script = "import dirtune; dirtune.results.open, dirtune.register.term, dirtune.testing.check_term, dirtune.nn.ConR"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 def test_results_are_read_where_nothing_can_be_trained(folder: Path) -> None:
     """Without the packages of the extra `train` the calls on results work, and the others say what to install."""
     script = """

@@ -348,6 +348,7 @@ def test_unusable_raw_files_end_with_exit_code_2_and_one_message(
     assert not list((places / "empty").iterdir())
 
 
+@pytest.mark.slow
 def test_the_real_command_reports_every_fault_of_a_study_at_once(places: Path) -> None:
     file = places / "three.yaml"
     outcome = run_process("plan", file)
@@ -741,6 +742,7 @@ def test_stop_names_the_process_that_it_requested_to_stop(call: Call, tmp_path: 
     assert folder.exists(STOP_REQUEST)
 
 
+@pytest.mark.slow
 def test_a_console_that_cannot_write_a_letter_does_not_end_a_command(tmp_path: Path) -> None:
     write_study(tmp_path, [record("\u03b2=0.5 \u2264", seed) for seed in (0, 1)], arms=["\u03b2=0.5 \u2264"])
     script = """

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 from tests.results.record_factory import record, write_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +117,7 @@ def test_no_module_imports_itself_through_others() -> None:
     assert order.index("dirtune.errors") < order.index("dirtune.tuning.sweep")
 
 
+@pytest.mark.slow
 def test_the_library_never_imports_a_pipeline() -> None:
     names = {"dirtune.pipelines", "dirtune.search_spaces"}
     found = [path for path in modules() if any(name.startswith(tuple(names)) for name in imports_of(path))]
@@ -167,6 +170,7 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> Non
     assert run_script("import sys, dirtune.cli", f"print(sorted({heavy!r} & set(sys.modules)))") == ["[]"]
 
 
+@pytest.mark.slow
 def test_commands_that_train_nothing_load_neither_torch_nor_ray(tmp_path: Path) -> None:
     records = [record(arm, seed) for arm in ("a", "b") for seed in (0, 1)]
     write_study(tmp_path, records, arms=["a", "b"], reference="a")

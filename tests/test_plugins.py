@@ -122,6 +122,7 @@ def test_a_changed_file_replaces_the_one_before(tmp_path: Path) -> None:
     assert make_config(terms={"spread": {}}).terms.get_active()["spread"].weight == 3.0
 
 
+@pytest.mark.slow
 def test_a_configuration_takes_its_plugins_to_another_process(tmp_path: Path) -> None:
     load(write(tmp_path, SPREAD))
     config = make_config(terms={"spread": {"weight": 0.25}}, seed=3)
@@ -157,6 +158,7 @@ def test_a_part_without_a_file_is_refused() -> None:
     assert "spread" not in TERMS
 
 
+@pytest.mark.slow
 def test_a_part_of_the_script_itself_is_for_this_process_alone(tmp_path: Path) -> None:
     checks = """
 from dirtune import plugins

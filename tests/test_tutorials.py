@@ -130,28 +130,50 @@ def test_a_tutorial_says_what_one_gets_and_what_is_next(page: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_gives_what_it_shows(page: Path, tmp_path: Path) -> None:
+    output = run_script(make_script(page), tmp_path)
+    printed = [reduce_line(line) for line in output.splitlines()]
+    shown = [line for language, text in read_blocks(page) if language == "text" for line in text.splitlines()]
+    assert [line for line in shown if not is_printed(line, printed)] == [], output
+
+
+@pytest.mark.soak
+def test_a_job_on_slurm_ends_before_its_limit_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+    before, _, _ = make_script(ROOT / "docs/tutorials/slurm.md").partition("\nsbatch")
+    script = f"""{before.replace("epochs: 2", "epochs: 20")}
+sbatch first.sh &
+while ! ls results/first/trials/*/progress.json 2> /dev/null; do sleep 0.2; done
+kill -TERM $!
+wait $! || true
+ls results/first/trials/*/checkpoint/state.pt
+sbatch first.sh
+"""
+    output = run_script(script, tmp_path)
+    assert "Stopped by `dirtune stop` when every running trial had finished its epoch." in output
+    assert "4 complete; 0 reused" in output
+
+
+def run_script(script: str, folder: Path) -> str:
+    """Run a script in a folder, with stand-ins for Slurm, and return what it prints."""
     if subprocess.run([*NAMESPACE, *LOOPBACK.split()], capture_output=True, check=False).returncode:
         pytest.skip("this user may not make a name space for the network")
-    (tmp_path / "bin").mkdir()
+    for name in ("bin", "page"):
+        (folder / name).mkdir()
     for name, command in {**SLURM, "dirtune": f'exec {sys.executable} -m dirtune.cli "$@"'}.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{command}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page.sh").write_text(make_script(page))
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{command}\n")
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "page.sh").write_text(script)
     done = subprocess.run(
-        [*NAMESPACE, "bash", str(tmp_path / "page.sh")],
-        cwd=tmp_path / "page",
-        env=make_environment(tmp_path / "bin") | {"HOME": str(tmp_path)},
+        [*NAMESPACE, "bash", str(folder / "page.sh")],
+        cwd=folder / "page",
+        env=make_environment(folder / "bin") | {"HOME": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    (tmp_path / "output.txt").write_text(done.stdout)
+    (folder / "output.txt").write_text(done.stdout)
     assert done.returncode == 0, done.stdout
-    printed = [reduce_line(line) for line in done.stdout.splitlines()]
-    shown = [line for language, text in read_blocks(page) if language == "text" for line in text.splitlines()]
-    assert [line for line in shown if not is_printed(line, printed)] == [], done.stdout
+    return done.stdout
 
 
 def make_script(page: Path) -> str:

@@ -4,6 +4,7 @@
 address is a one-line error within seconds. A local session has no dashboard, hence no port that accepts jobs, and no port
 of metrics. Its other ports, which Ray 2.60 opens on all interfaces, require the token in `~/.ray/auth_token`, unless
 `RAY_AUTH_MODE` is set otherwise. Ray would write that file readable by all users of the machine, so it is made here.
+Its processes have process groups of their own: a signal to all of ours (Ctrl-C, `timeout`) would end Ray before the work.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from dirtune.data.auth_token import DEFAULT_TOKEN_PATH, prepare_token
@@ -66,15 +68,20 @@ def ray_session() -> Iterator[None]:
                 raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
             prepare_token(Path(os.path.expanduser(DEFAULT_TOKEN_PATH)))
             try:
-                # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    # Its port would answer without the token, and nothing reads it
-                    _system_config={"enable_metrics_collection": False},
-                )
+                with _start_processes_in_own_groups():
+                    # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _system_config={
+                            # Its port would answer without the token, and nothing reads it
+                            "enable_metrics_collection": False,
+                            # Time, in seconds, after which this process ends if all of Ray's were ended
+                            "gcs_rpc_server_reconnect_timeout_s": 10,
+                        },
+                    )
             # Ray raises no narrower class when its processes do not start in time.
             except Exception as error:
                 rule = f"does not start: {str(error).splitlines()[0]} (`dirtune doctor` examines the cause)"
@@ -83,6 +90,19 @@ def ray_session() -> Iterator[None]:
                 yield
             finally:
                 ray.shutdown()
+
+
+@contextmanager
+def _start_processes_in_own_groups() -> Iterator[None]:
+    """Let each process that Ray (2.60) starts have a process group of its own, which its own children share."""
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 @contextmanager

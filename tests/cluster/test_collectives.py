@@ -35,6 +35,7 @@ def find_free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_members_add_up_a_tensor_and_the_first_one_measures_the_rate() -> None:
     port = find_free_port()
     with ThreadPoolExecutor(2) as pool:
@@ -44,6 +45,7 @@ def test_members_add_up_a_tensor_and_the_first_one_measures_the_rate() -> None:
     assert re.fullmatch(r"\d+\.\d GB/s", rate)
 
 
+@pytest.mark.slow
 def test_a_member_that_meets_no_other_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectives, "TEST_TIMEOUT", 1.0)
     assert run_member("gloo", "127.0.0.1", find_free_port(), 1, 2) == ("", "no result within 1 s")

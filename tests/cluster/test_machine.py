@@ -61,6 +61,7 @@ def test_the_version_of_the_driver_is_that_of_its_kernel_module(tmp_path: Path) 
     assert [get_lowest_driver(cuda) for cuda in ("12.4", "13.2", "")] == [525, 580, None]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a GPU")
 def test_the_test_of_the_gpus_says_why_there_is_none() -> None:
     found, fault = run_gpu_test()

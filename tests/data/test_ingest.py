@@ -68,6 +68,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
         ingest("digits", root=tmp_path / "root")
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_root_below_a_file_raises_the_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="root") as caught:

@@ -121,12 +121,14 @@ def test_budgets_are_not_negative_and_have_a_thread() -> None:
         MemoryBudget(device_bytes=0, host_bytes=0, threads=0)
 
 
+@pytest.mark.slow
 def test_kept_memory_is_reused_without_page_faults(numbers: list[int]) -> None:
     """Minor page faults of four batches of 50 MB, after others of that size."""
     freed, kept, _, _ = numbers
     assert kept < 0.5 * freed
 
 
+@pytest.mark.slow
 def test_kept_memory_is_returned_to_the_kernel(numbers: list[int]) -> None:
     """Pages of 200 MB that were freed."""
     _, _, held, after = numbers

@@ -93,7 +93,7 @@ def test_the_cluster_at_ray_address_is_used_and_outlives_the_process(ray_session
 
 
 LOCAL = """
-import json, subprocess, sys, urllib.error, urllib.request
+import json, os, signal, subprocess, sys, time, urllib.error, urllib.request
 import ray
 from dirtune.data.connect import HANDSHAKE
 from dirtune.data.session import ray_session
@@ -114,18 +114,32 @@ with ray_session():
     handshake = subprocess.run(command, env=without_token, capture_output=True).returncode
     jobs = f"http://{node.node_ip_address}:{agent}/api/job_agent/jobs/"
     print(json.dumps([node.webui_url, handshake, get_status(jobs), node.metrics_export_port]))
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    os.killpg(0, signal.SIGTERM)
+    # A process of Ray that had got the signal would be gone.
+    time.sleep(1)
+    print(node.dead_processes())
 print(ray.is_initialized())
 """
 
 
 def test_without_a_ray_a_quiet_local_one_requires_a_token_and_ends_with_the_session(tmp_path: Path) -> None:
-    """No dashboard and no port of metrics; its control port and the port of its agent, which would accept jobs, refuse clients without a token."""
+    """No dashboard and no port of metrics; its control port and the port of its agent, which would accept jobs, refuse clients without a token.
+
+    A signal to the process group, such as that of `timeout`, does not end it.
+    """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", LOCAL], capture_output=True, text=True, check=True, env={**plain, "HOME": str(tmp_path)}
+        [sys.executable, "-c", LOCAL],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**plain, "HOME": str(tmp_path)},
+        start_new_session=True,
     )
-    inside, after = done.stdout.splitlines()
+    inside, processes, after = done.stdout.splitlines()
     assert json.loads(inside) == ["", REFUSED, 401, -1]
+    assert processes == "[]"
     assert after == "False"
     assert done.stderr == ""
 

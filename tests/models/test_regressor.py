@@ -293,6 +293,7 @@ def _gradients_of_rank(rank: int, world: int, spec: ModelSpec):
     return {name.removeprefix("module."): g for name, g in _gradients(model, share).items()}
 
 
+@pytest.mark.slow
 def test_several_ranks_have_the_gradient_of_the_whole_batch_from_the_first_step():
     spec = _spec(projection_dim=3)
     expected = _gradients(_regressor(spec), make_inputs(VECTOR, 6))
@@ -326,6 +327,7 @@ def _smoothed_gradients_of_rank(rank: int, world: int, spec: ModelSpec):
     return _gradients_while_smoothing_begins(DistributedDataParallel(regressor, static_graph=True))
 
 
+@pytest.mark.slow
 def test_several_ranks_have_the_gradient_of_the_whole_batch_while_smoothing_begins():
     spec = _spec(projection_dim=3)
     expected = _gradients_while_smoothing_begins(_smoothing(spec, epochs=0)[0])

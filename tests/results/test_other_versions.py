@@ -83,7 +83,8 @@ def test_columns_that_are_missing_are_null_or_a_sentence(folder: Path, table: st
         rewrite(folder, table, lambda rows, columns=columns: rows.drop_columns(columns))
         (folder / "results/compacted/trials.parquet").unlink(missing_ok=True)
         (folder / "results/compacted/metrics.parquet").unlink(missing_ok=True)
-        sentences = run_all()
+        # Its figures take longest, and have no columns of their own.
+        sentences = run_all(name for name in CALLS if columns in required or name != "report")
         if columns in required:
             assert sentences, columns
             rule = f"lacks columns of the table {table!r}: {columns[0]}; so do 3 other files"

@@ -34,6 +34,7 @@ def list_logged(folder: Path) -> set[str]:
     return {file.read_text().split("\n")[0] for file in folder.glob("*/*/*/recorded.txt")}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_followed_by_the_trackers_of_its_study(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

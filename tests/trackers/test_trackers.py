@@ -54,6 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_mlflow_gets_every_trial_once(place: Path) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -122,6 +123,7 @@ def read_wandb(file: Path) -> Iterator[Any]:
             entry = b""
 
 
+@pytest.mark.slow
 def test_offline_weights_and_biases_get_every_trial_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     results = place / "results"

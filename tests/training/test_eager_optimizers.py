@@ -47,6 +47,7 @@ def test_steps_and_states_are_those_of_torch(kind: type[torch.optim.Optimizer], 
     assert isinstance(without_compiler(kind)([torch.zeros(1, requires_grad=True)], lr=1.0), kind)
 
 
+@pytest.mark.slow
 def test_a_training_does_not_import_the_compiler() -> None:
     program = """
 import sys

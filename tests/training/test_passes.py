@@ -258,6 +258,7 @@ def test_a_checkpoint_without_a_stage_is_resumed(configuration: Configure, toy: 
     assert resumed.samples == whole.samples == 4 * 202
 
 
+@pytest.mark.slow
 def test_two_ranks_make_the_steps_of_one_process(configuration: Configure, toy: ResidentData) -> None:
     data = in_float64(toy)
     recipe = {**SGD, "batch_size": 67, "steps_per_epoch": 5, "last_batch": "drop_single"}

@@ -159,6 +159,7 @@ def train_on_rank(rank: int, world: int, data: ResidentData, config: TrialConfig
     return weights_of(training)
 
 
+@pytest.mark.slow
 def test_passes_apart_on_two_ranks_train_on_the_whole_batch(configuration: Configure, toy: ResidentData) -> None:
     data, config = in_float64(toy), make_config(configuration, views=APART)
     training = begin(config, data)

@@ -67,6 +67,7 @@ def test_a_complete_study_is_swept_and_resumed_without_ray(
         assert summarize(summary) == [trials, 0, {}, 0]
 
 
+@pytest.mark.slow
 def test_a_complete_study_is_swept_without_importing_ray(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str]
 ) -> None:

@@ -183,9 +183,9 @@ def test_a_second_interrupt_ends_a_group_at_once_and_resume_completes_the_sweep(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss(
-    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_to_the_process_group_stops_without_loss(
+    digits: Path, tmp_path: Path, study_file: Callable[..., str], workers: int, number: signal.Signals
 ) -> None:
     resources = {"workers": workers, "checkpoint_seconds": 3600}
     path = study_file(
@@ -201,12 +201,12 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_still_stops_without_loss
     killer.start()
     while driver.poll() is None and not list((tmp_path / "tiny/trials").glob("*/progress.json")):
         time.sleep(0.1)
-    # As a terminal does, to the group
-    os.killpg(driver.pid, signal.SIGINT)
+    # As a terminal (SIGINT) and `timeout` (SIGTERM) do
+    os.killpg(driver.pid, number)
     output, _ = driver.communicate()
     killer.cancel()
-    assert driver.returncode == 130, "killed because it hangs" if driver.returncode < 0 else output
-    assert "Stopped by SIGINT when every running trial had finished its epoch." in output
+    assert driver.returncode == 128 + number, "killed because it hangs" if driver.returncode < 0 else output
+    assert f"Stopped by {number.name} when every running trial had finished its epoch." in output
     assert "left, `dirtune resume " in output
     started = dirtune.status("tiny", results=tmp_path).started
     assert started

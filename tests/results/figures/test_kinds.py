@@ -1,4 +1,4 @@
-"""Every kind of figure, through the command line as PNG, of incomplete studies as PDF, of many arms as SVG, and of empty ones."""
+"""Every kind of figure, through the command line as PNG, of incomplete studies, of many arms as SVG, and of empty ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_every_kind_is_drawn_also_of_an_incomplete_study(
     (data,) = set(read_table(root, "trials", columns=["data_fingerprint"])["data_fingerprint"].to_pylist())
     broken = record("conr", 9, status="failed", trial_id="broken", fingerprint=data)
     write_study(root, [broken, record("new", 0, fingerprint=data)])
-    check_file(plot(root, "study", kind, output=tmp_path / "x.pdf", **options))
+    check_file(plot(root, "study", kind, output=tmp_path / "x.svg", **options))
 
 
 def check_file(file: Path, *, above: int = 3000) -> None:
@@ -138,6 +138,7 @@ def test_letters_are_drawn_with_a_font_that_has_them_or_are_one_warning(tmp_path
     assert "study \uf123" in (tmp_path / "x.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot_torch_or_ray(tmp_path: Path) -> None:
     # One interpreter draws them all, importance last, which alone may import optuna.
     kinds = ["curve", "parallel", "heatmap", "importance"]

@@ -215,6 +215,7 @@ def test_the_verb_is_a_call(root: Path) -> None:
     assert dirtune.table("study", results=root).comparison.parts[0] == make_arm_table(root, "study")
 
 
+@pytest.mark.slow
 def test_a_table_needs_none_of_the_heavy_libraries(root: Path) -> None:
     script = (
         "import sys\n"

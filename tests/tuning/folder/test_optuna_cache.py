@@ -69,14 +69,14 @@ def test_proposals_and_the_database_are_those_of_optunas_own_storage(
     usual = open_study(urls[0], sampler, directions)
     for study in (usual, single := open_study(SingleWriterStorage(urls[1]), sampler, directions)):
         study.enqueue_trial({"rate": 0.5, "depth": 2, "loss": None}, skip_if_exists=True)
-    assert drive(usual, sampler, 0, 16) == drive(single, sampler, 0, 16)
+    assert drive(usual, sampler, 0, 12) == drive(single, sampler, 0, 12)
     assert single.trials == open_study(urls[1], sampler, directions).trials
     # A driver that resumes: its running trials are known, and it goes on with the same proposals.
     usual, single = (
         open_study(urls[0], sampler, directions),
         open_study(SingleWriterStorage(urls[1]), sampler, directions),
     )
-    assert drive(usual, sampler, 16, 8) == drive(single, sampler, 16, 8)
+    assert drive(usual, sampler, 12, 4) == drive(single, sampler, 12, 4)
     assert single.trials == open_study(urls[1], sampler, directions).trials
     found, expected = ([vars(each) for each in study.trials] for study in (single, usual))
     for one, other in zip(found, expected, strict=True):
