@@ -97,8 +97,7 @@ def _prepare(pairs: pa.Table, model: str | None) -> "Dataset":
         dataset = dataset.map_batches(
             add_sentence_features,
             fn_kwargs={"model": model, "columns": TEXTS},
-            # One task at a time: the model uses all cores, and a worker keeps it for its next task.
-            compute=ray.data.TaskPoolStrategy(size=1),
+            # A task has one core, and a worker keeps the model for its next one.
             batch_size=1024,
         )
     return dataset.materialize()
