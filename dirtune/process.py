@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 def leave_objects_at_exit() -> None:
@@ -86,6 +87,19 @@ def set_environment(settings: Mapping[str, str | None]) -> Iterator[None]:
         yield
     finally:
         _apply_environment(before)
+
+
+@contextmanager
+def replace_attributes(owner: Any, **values: Any) -> Iterator[None]:
+    """Set attributes of a module or a class that has no setting for it; restore them on exit."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 @contextmanager

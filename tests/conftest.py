@@ -44,17 +44,20 @@ def ray_session() -> Iterator[None]:
     """Start one local Ray with two CPUs for the whole test session."""
     import ray
 
+    from dirtune.data.session import start_two_processes
+
     # Ray would end a worker that is idle for a second, and start another one for the next test, which takes longer.
     system = {"enable_metrics_collection": False, "num_workers_soft_limit": 8}
     # Without "local" Ray would connect to a cluster that runs on this machine.
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        _system_config=system,
-    )
+    with start_two_processes():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _system_config=system,
+        )
     yield
     ray.shutdown()
 

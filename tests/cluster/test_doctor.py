@@ -26,11 +26,12 @@ from dirtune.tuning.plan.capacity import Node
 from tests.cluster.test_checks import make_machine
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from dataclasses import asdict
 import ray
 from ray.cluster_utils import Cluster
 from dirtune.cluster.doctor import doctor
+from dirtune.tuning.plan.capacity import list_available_nodes
 
 roots = {"data": sys.argv[1], "results": sys.argv[2]}
 alone = doctor(**roots)
@@ -38,6 +39,9 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus
 cluster.add_node(num_cpus=2)
 joined = doctor(cluster.address, **roots)
 print(json.dumps([[asdict(each) for each in found] for found in (alone, joined)]), ray.is_initialized(), sep="\\n")
+cluster.add_node(num_cpus=3, num_gpus=2)
+os.environ["RAY_ADDRESS"] = cluster.address
+print(json.dumps(sorted(list_available_nodes())), ray.is_initialized(), sep="\\n")
 cluster.shutdown()
 """
 
@@ -63,7 +67,7 @@ def test_this_machine_or_every_node_of_a_cluster_is_measured_and_probes_the_root
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    *_, line, is_still_joined = done.stdout.splitlines()
+    *_, line, is_joined, nodes, is_still_joined = done.stdout.splitlines()
     alone, joined = ([tuple(each.values()) for each in found] for found in json.loads(line))
     cpus = f"{os.cpu_count()} on 1 node"
     assert ("cluster", "none; a sweep starts one on this machine", "ok", "") in alone
@@ -81,7 +85,8 @@ def test_this_machine_or_every_node_of_a_cluster_is_measured_and_probes_the_root
         assert ("results root", f"{results}: written and read by every node", "ok", "") in found
         assert not [each for each in found if each[0] == "no answer"]
     assert not results.exists()
-    assert is_still_joined == "False"
+    assert json.loads(nodes) == [[1.0, 0.0], [2.0, 0.0], [3.0, 2.0]]
+    assert (is_joined, is_still_joined) == ("False", "False")
 
 
 def test_a_cluster_without_a_token_is_a_warning_unless_it_listens_on_loopback() -> None:

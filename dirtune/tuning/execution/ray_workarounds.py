@@ -1,4 +1,4 @@
-"""Workarounds for Ray (2.60): resources that it does not release, and packages that it imports in vain.
+"""Workarounds for Ray (2.60): resources that it does not release, and packages and processes that it starts in vain.
 
 Withdrawn requests (Ray issue 64693). Whenever a trial ends, Tune requests the resources of the next one and, as the worker
 can be reused, cancels the request within milliseconds. Ray leaks the resources of a placement group that is removed while
@@ -18,9 +18,14 @@ if one of two groups that are just starting dies, the other one has to start aga
 Packages of trackers (no issue known). Before a run, Tune compares the classes of its callbacks with those of all trackers,
 for its statistics of usage, and imports mlflow and wandb for it where they are installed: two seconds and more.
 `without_callback_statistics` leaves that out.
+
+Environment of workers (no issue known). Tune gives its workers variables of the driver's environment, and one for another
+library. A process that a local Ray has started already has another environment, so that it is ended and a new one is started:
+a second on two cores. `without_worker_environment` lets them have that of Ray where they would get nothing else.
 """
 
 import contextlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -29,8 +34,10 @@ from typing import Any
 import ray
 from ray.air._internal import usage
 from ray.air.execution.resources import PlacementGroupResourceManager, ResourceRequest
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 from ray.util.placement_group import PlacementGroup
+
+from dirtune.process import replace_attributes
 
 SETTLING_SECONDS = 1.0
 """Time that a canceled request is kept. A placement group whose resources are free is created within milliseconds."""
@@ -89,24 +96,30 @@ def use_settled_placement_groups() -> Iterator[None]:
         managers.append(SettledPlacementGroups())
         return managers[-1]
 
-    tune_controller.PlacementGroupResourceManager = make_manager
-    try:
-        yield
-    finally:
-        tune_controller.PlacementGroupResourceManager = PlacementGroupResourceManager
-        for manager in managers:
-            manager.clear()
+    with replace_attributes(tune_controller, PlacementGroupResourceManager=make_manager):
+        try:
+            yield
+        finally:
+            for manager in managers:
+                manager.clear()
 
 
 @contextlib.contextmanager
 def without_callback_statistics() -> Iterator[None]:
     """Let Tune not count callbacks by their class inside the block."""
-    count = usage.tag_callbacks
-    usage.tag_callbacks = lambda callbacks: False
-    try:
+    with replace_attributes(usage, tag_callbacks=lambda callbacks: False):
         yield
-    finally:
-        usage.tag_callbacks = count
+
+
+@contextlib.contextmanager
+def without_worker_environment() -> Iterator[None]:
+    """Let Tune's workers have the environment of Ray inside the block, if this process has started Ray and all of it is there."""
+    node = ray._private.worker._global_node
+    if node is None or not node.is_head() or class_cache.ENV_VARS_TO_PROPAGATE & os.environ.keys():
+        yield
+        return
+    with replace_attributes(class_cache, DEFAULT_ENV_VARS={}):
+        yield
 
 
 def get_reservation() -> str | None:

@@ -57,6 +57,7 @@ def run_with_tune(driver: Driver, settings: worker.WorkerSettings, blocks: Block
         silence_loggers("ray.tune", "ray.air"),
         ray_workarounds.use_settled_placement_groups(),
         ray_workarounds.without_callback_statistics(),
+        ray_workarounds.without_worker_environment(),
         # Tune installs a handler and leaves it behind.
         restore_handlers(signal.SIGUSR1),
     ):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray import tune
 from ray.air.execution.resources import ResourceRequest
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from dirtune.process import set_environment
@@ -22,6 +24,7 @@ from dirtune.tuning.execution.ray_workarounds import (
     SettledPlacementGroups,
     use_settled_placement_groups,
     without_callback_statistics,
+    without_worker_environment,
 )
 from dirtune.tuning.execution.tune_run import TUNE_SETTINGS
 
@@ -90,6 +93,37 @@ def test_tune_imports_no_tracker_to_count_callbacks(monkeypatch: pytest.MonkeyPa
     with without_callback_statistics():
         assert run() == set()
     assert run() == set(integrations)
+
+
+class Probe:
+    """Returns when its process started, in seconds since the start of the machine, and what is in its environment."""
+
+    def probe(self) -> tuple[float, bool, str | None]:
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2]
+        started = int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
+        return started, "PL_DISABLE_FORK" in os.environ, os.environ.get("AWS_SESSION_TOKEN")
+
+
+def run_probe() -> tuple[float, bool, str | None]:
+    actor = class_cache._ActorClassCache().get(Probe).options(num_cpus=0.125).remote()
+    found: tuple[float, bool, str | None] = ray.get(actor.probe.remote())
+    ray.kill(actor)
+    return found
+
+
+def test_a_worker_takes_a_process_that_ray_has_started_unless_it_gets_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its process is there when it has ended.
+    ray.get(ray.remote(os.getpid).options(num_cpus=0.125).remote())
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with without_worker_environment():
+        started, *environment = run_probe()
+    assert environment == [False, None]
+    assert started < before
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
+    with without_worker_environment():
+        assert run_probe()[1:] == (True, "mine")
 
 
 def test_the_next_request_takes_a_canceled_one(groups: SettledPlacementGroups) -> None:

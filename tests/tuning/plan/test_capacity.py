@@ -1,11 +1,8 @@
-"""Run with `pytest tests/tuning/plan/test_capacity.py`; one test starts a cluster of two nodes in a process of its own."""
+"""Run with `pytest tests/tuning/plan/test_capacity.py`; `tests/cluster/test_doctor.py` lists the nodes of a cluster."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -23,21 +20,6 @@ from dirtune.tuning.plan.capacity import (
     resolve_cpus,
 )
 from tests.tuning.plan.test_checks import study
-
-CLUSTER = """
-import json, os, sys
-import ray
-from ray.cluster_utils import Cluster
-from dirtune.tuning.plan.capacity import list_available_nodes
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
-cluster.add_node(num_cpus=3, num_gpus=2)
-os.environ["RAY_ADDRESS"] = cluster.address
-before = ray.is_initialized()
-nodes = list_available_nodes()
-print(json.dumps([sorted(nodes), before, ray.is_initialized()]))
-cluster.shutdown()
-"""
 
 
 def test_the_resources_of_a_worker_are_on_one_node() -> None:
@@ -174,15 +156,6 @@ def test_a_connected_process_lists_the_nodes_of_its_cluster(ray_session: None) -
     (node,) = list_cluster_nodes()
     assert list_available_nodes() == (node,)
     assert node.cpus == 2
-
-
-@pytest.mark.ray
-def test_listing_the_nodes_of_a_cluster_leaves_no_connection() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    done = subprocess.run([sys.executable, "-c", CLUSTER], capture_output=True, text=True, check=True, env=environment)
-    nodes, before, after = json.loads(done.stdout.strip().splitlines()[-1])
-    assert nodes == [[1.0, 0.0], [3.0, 2.0]]
-    assert (before, after) == (False, False)
 
 
 def test_without_a_cluster_this_machine_is_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
