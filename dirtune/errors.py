@@ -18,8 +18,13 @@ _LONGEST_MESSAGE = 1900
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-NO_MEMORY = re.compile(r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
-"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, and Ray's."""
+NO_MEMORY = re.compile(
+    r"out of memory|low on memory|can't allocate memory|ALLOC_FAILED"
+    r"|unable to find (a valid cuDNN algorithm|an engine to execute)",
+    re.IGNORECASE,
+)
+"""Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, Ray's, and that of a convolution for
+none of whose algorithms a workspace is left."""
 DEVICE_FAULT = re.compile(
     r"CUDA (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No CUDA GPUs|NVIDIA driver"
     r"|Torch not compiled with CUDA|uncorrectable ECC|unhandled (cuda|system) error",

@@ -22,7 +22,10 @@ from dirtune.training.batch_limit import is_out_of_memory
 FAULTS_TO_SET_ASIDE = 2
 """Faults of one GPU, without an epoch on it between them, after which it gets no more trials."""
 
-_ASSERT = re.compile("device-side assert", re.IGNORECASE)
+_OF_CODE = re.compile(
+    "device-side assert|CUDNN_STATUS_(NOT_SUPPORTED|BAD_PARAM)|CUBLAS_STATUS_(NOT_SUPPORTED|INVALID_VALUE)",
+    re.IGNORECASE,
+)
 
 
 class GpuPlace(NamedTuple):
@@ -50,8 +53,8 @@ class DeviceFault(TrialFailure):
 
     @property
     def is_of_code(self) -> bool:
-        """True if a check in the code of a kernel failed, as for an index that is out of range: any GPU would fail."""
-        return _ASSERT.search(self.reason) is not None
+        """True if any GPU would fail: for an index that is out of range, or what a library does not compute."""
+        return _OF_CODE.search(self.reason) is not None
 
 
 def is_device_fault(error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from dirtune.errors import NonFiniteLoss, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.results.records.store import read_statuses, write_record
+from dirtune.training.batch_limit import is_out_of_memory
 from dirtune.training.trial import Progress, TrialJob
 from dirtune.tuning.execution.device_faults import DeviceFault, GpuPlace, is_device_fault
 from dirtune.tuning.execution.failures import (
@@ -82,6 +83,7 @@ CASES: dict[str, tuple[BaseException, str]] = {
         "infrastructure",
     ),
     "a check in a kernel": (make_task_error(DeviceFault(PLACE, "CUDA error: device-side assert triggered")), "code"),
+    "no kernel for it": (make_task_error(DeviceFault(PLACE, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")), "code"),
     "one rank dead": (make_group_error(RuntimeError("odd"), ActorDiedError()), "infrastructure"),
     "a rank that is not reached, because it died": (
         make_group_error(WorkerHealthCheckFailedError("no answer", ActorDiedError()), RuntimeError("odd")),
@@ -231,7 +233,13 @@ def test_a_fault_of_a_gpu_is_told_from_errors_of_code_and_lack_of_memory() -> No
     assert all(is_device_fault(RuntimeError(text)) for text in faults)
     assert is_device_fault(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"))
     assert is_device_fault(AssertionError("Torch not compiled with CUDA enabled"))
-    others = [CUDA, "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED", "mat1 and mat2 shapes cannot be multiplied"]
+    memory = [
+        CUDA,
+        "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+    ]
+    assert all(is_out_of_memory(RuntimeError(text)) for text in memory)
+    others = [*memory, "mat1 and mat2 shapes cannot be multiplied"]
     assert not any(is_device_fault(RuntimeError(text)) for text in others)
     assert not is_device_fault(ValueError(faults[0]))
 
