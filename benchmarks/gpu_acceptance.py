@@ -15,7 +15,7 @@ needs Ray.
 | 3 steps | time of a step against a bare loop of the same model |
 | 4 resume | an interrupted trial against an undisturbed one: state, and time of a step |
 | 5 streaming | rate of a streamed set of JPEG images against the resident one |
-| 6 memory | a batch that does not fit, evaluation batches that are halved, two processes on one GPU |
+| 6 memory | a batch that does not fit, evaluation batches that are halved, training beside a greedy process on the same GPU |
 | 7 checkpoint | its size and the time that it blocks the device |
 | 8 sweep | trials that share the GPU, one worker killed |
 | 9 group | two ranks with batch normalization: one model, exact resume |
@@ -29,6 +29,7 @@ import io
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,8 +61,8 @@ from dirtune.training.checkpoint import Checkpoints, load_checkpoint  # noqa: E4
 from dirtune.training.evaluation import predict  # noqa: E402
 from dirtune.training.loop import run_epochs, run_steps  # noqa: E402
 from dirtune.training.state import begin_training  # noqa: E402
-from dirtune.training.trial import TrialJob, TrialRun  # noqa: E402
-from tests.training.toy_inputs import CASES, STEP_WAITS, make_case_config, make_data  # noqa: E402
+from dirtune.training.trial import PROGRESS, TrialJob, TrialRun  # noqa: E402
+from tests.training.toy_inputs import CASES, STEP_WAITS, UNCOUNTED_WAITS, make_case_config, make_data  # noqa: E402
 
 MIB = 2**20
 
@@ -110,7 +111,8 @@ def check_environment(options: Options) -> Iterator[Value]:
         yield Value(name="TF32 of convolutions", value=str(torch.backends.cudnn.allow_tf32))
     images = torch.rand(2, 3, 16, 16, device=device)
     made = torch.nn.functional.conv2d(images, torch.rand(4, 3, 3, 3, device=device)).flatten(1)
-    yield Value(name="convolution and matrix product", value=float((made @ made.T).sum().isfinite()), bound="= 1")
+    is_finite = bool((made @ made.T).sum().isfinite())
+    yield Value(name="convolution and matrix product", value=float(is_finite), bound="= 1", ok=is_finite)
 
 
 def check_numbers(options: Options) -> Iterator[Value]:
@@ -120,7 +122,8 @@ def check_numbers(options: Options) -> Iterator[Value]:
         # Dropout draws on the device, and half precision rounds.
         if name.startswith(("bf16", "encoder tokens")):
             continue
-        config = make_case_config(inputs, settings)
+        # Adam would turn the rounding of a gradient of zero into a whole step.
+        config = make_case_config(inputs, merge({"recipe": {"optimizer": "sgd"}}, settings))
         losses = []
         for device in (options.device, torch.device("cpu")):
             steps = run_steps(begin_training(config, make_data(inputs, device)))
@@ -136,19 +139,28 @@ def check_waits(options: Options) -> Iterator[Value]:
     if not options.is_gpu:
         yield Value(name="waits", value="only a GPU shows them; see tests/training/test_pretended_matrix.py")
         return
-    for name, inputs, settings in CASES:
-        steps = run_steps(begin_training(make_case_config(inputs, settings), make_data(inputs, options.device)))
-        next(steps)
-        torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, inputs, settings) in enumerate([*CASES, ("resumed", "image", {"recipe": {"epochs": 2}})]):
+            data, config = make_data(inputs, options.device), make_case_config(inputs, settings)
+            training = begin_training(config, data)
+            if name == "resumed":
+                job = TrialJob(study="acceptance", arm="a", config=config, trial_id=str(number))
+                TrialRun(job, data, Storage.open(folder), waits_for_checkpoints=True).step()
+                training = TrialRun(job, data, Storage.open(folder)).training
+            steps = run_steps(training)
             next(steps)
-        torch.cuda.set_sync_debug_mode("default")
-        count = sum("synchroniz" in str(each.message) for each in caught)
-        bound = STEP_WAITS.get(name, 0)
-        if count > bound:
-            yield at_most(f"{name}: {caught[0].filename}:{caught[0].lineno}", count, bound)
-    yield Value(name="cases", value=len(CASES))
+            torch.cuda.set_sync_debug_mode("warn")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                next(steps)
+            torch.cuda.set_sync_debug_mode("default")
+            waits = [each for each in caught if "synchroniz" in str(each.message)]
+            places = ", ".join(dict.fromkeys(f"{Path(each.filename).name}:{each.lineno}" for each in waits))
+            if name in UNCOUNTED_WAITS:
+                yield Value(name=f"{name}: {places}", value=len(waits))
+            elif len(waits) > STEP_WAITS.get(name, 0):
+                yield at_most(f"{name}: {places}", len(waits), STEP_WAITS.get(name, 0))
+    yield Value(name="cases", value=len(CASES) + 1)
 
 
 def check_steps(options: Options) -> Iterator[Value]:
@@ -225,16 +237,18 @@ def check_streaming(options: Options) -> Iterator[Value]:
 
     from dirtune.manifest import InputSpec
 
-    rows, pixels, batch, encoder = (2000, 224, 128, "resnet50") if options.is_gpu else (32, 24, 16, "cnn")
+    # More than all measured steps read: a new epoch starts without batches that are ready.
+    rows, pixels, batch, encoder = (8000, 224, 128, "resnet50") if options.is_gpu else (32, 24, 16, "cnn")
     data = bare.make_data(rows, pixels, torch.device("cpu"))
     stored = data.splits["train"]
     files = []
     drawn = np.random.default_rng(0)
-    for _ in range(rows):
+    for _ in range(min(rows, 500)):
         small = drawn.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         content = io.BytesIO()
         Image.fromarray(small).resize((pixels, pixels)).save(content, "JPEG", quality=90)
         files.append(content.getvalue())
+    files = [files[row % len(files)] for row in range(rows)]
     spec = InputSpec(kind="image", shape=(3, pixels, pixels), encoding="jpeg")
     manifest = data.manifest.model_copy(update={"inputs": {"image": spec}})
     places = np.stack([np.zeros(rows, dtype=np.int64), np.arange(rows)], axis=1)
@@ -296,6 +310,53 @@ def check_memory(options: Options) -> Iterator[Value]:
     torch.cuda.empty_cache()
     halved = predict(training, "val")
     yield at_most("difference of predictions whose batches were halved", float(np.abs(halved - whole).max()), 1e-2)
+    del training
+    torch.cuda.empty_cache()
+    yield from check_fence(data, options)
+
+
+GREEDY = """
+import sys, torch
+from dirtune.tuning.execution.worker import get_local_device
+device, held = get_local_device(0.5), []
+try:
+    while True:
+        held.append(torch.empty(2**28, dtype=torch.uint8, device=device))
+except torch.OutOfMemoryError:
+    print(torch.cuda.memory_reserved(device), flush=True)
+sys.stdin.read()
+"""
+"""A worker with half of a GPU that takes all memory that it can get, and keeps it."""
+
+
+def check_fence(data: ResidentData, options: Options) -> Iterator[Value]:
+    """Train beside a process that takes all of its half of the GPU."""
+    from dirtune.tuning.execution.worker import FENCE
+
+    total = torch.cuda.mem_get_info(options.device)[1]
+    torch.cuda.set_per_process_memory_fraction(0.5 * FENCE, options.device)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", GREEDY]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as neighbor:
+        assert neighbor.stdout is not None
+        taken = int(neighbor.stdout.readline() or 0)
+        yield at_least("memory of a greedy process / its share", taken / (0.5 * total), 0.8)
+        yield at_most("memory of a greedy process / its fence", taken / (0.5 * FENCE * total), 1.0)
+        torch.cuda.reset_peak_memory_stats(options.device)
+        reason = ""
+        try:
+            for _ in islice(run_steps(begin_training(bare.make_config("resnet50", 32), data)), 5):
+                pass
+            options.wait()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+        yield Value(name="training beside it", value=reason or "works", bound="works", ok=not reason)
+        peaks = torch.cuda.max_memory_allocated(options.device), torch.cuda.max_memory_reserved(options.device)
+        yield Value(name="recorded peak / reserved memory", value=peaks[0] / peaks[1])
+        # The end of its input ends the neighbor.
+        neighbor.communicate()
 
 
 def check_checkpoint(options: Options) -> Iterator[Value]:
@@ -339,7 +400,7 @@ def check_sweep(options: Options) -> Iterator[Value]:
         "question": "Do trials share a GPU?",
         "reference": "plain",
         "seeds": [0, 1, 2],
-        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 3}},
+        "base": {"data": {"name": "digits"}, "model": {"encoder": {"name": "cnn"}}, "recipe": {"epochs": 10}},
         "arms": {"plain": {}, "conr": {"model": {"projection_dim": 8}, "terms": {"conr": {}}}},
         "resources": {"gpus": 0.5},
     }
@@ -352,14 +413,28 @@ def check_sweep(options: Options) -> Iterator[Value]:
         command = [sys.executable, "-m", "dirtune.cli"]
         roots = ["--data", f"{folder}/data"]
         subprocess.run([*command, "ingest", "digits", *roots], check=True, env=environment, capture_output=True)
-        subprocess.run(
-            [*command, "sweep", str(file), *roots, "--results", f"{folder}/results"], check=True, env=environment
-        )
+        sweep = [*command, "sweep", str(file), *roots, "--results", f"{folder}/results"]
+        with subprocess.Popen(sweep, env=environment, stdout=subprocess.DEVNULL) as running:
+            killed = kill_worker(Path(folder) / "results", running)
+        yield Value(name="a worker killed in its trial", value=killed or "none found", bound="killed", ok=bool(killed))
+        yield at_most("exit code of the sweep", running.returncode, 0)
         trials = dirtune.query("select status, error_class, device from trials", results=f"{folder}/results")
-        yield Value(name="complete trials", value=int((trials["status"] == "complete").sum()), bound="= 6")
         complete = int((trials["status"] == "complete").sum())
         yield at_least("complete trials", complete, 6)
         yield Value(name="device", value=str(trials["device"].iloc[0]))
+
+
+def kill_worker(results: Path, sweep: subprocess.Popen[bytes]) -> str:
+    """Kill the process of the first trial that has written its progress; return its name, or nothing if the sweep ends first."""
+    while sweep.poll() is None:
+        for file in results.rglob(PROGRESS):
+            # It may be removed while it is read.
+            with contextlib.suppress(OSError, ValueError, ProcessLookupError):
+                worker = str(json.loads(file.read_text())["trial"]["worker"])
+                os.kill(int(worker.rpartition("/")[2]), signal.SIGKILL)
+                return worker
+        time.sleep(0.05)
+    return ""
 
 
 def check_group(options: Options) -> Iterator[Value]:
@@ -437,15 +512,24 @@ def run_check(number: int, options: argparse.Namespace, seconds: float) -> list[
         "--results",
         options.results,
     ]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return [Value(name=name, value=f"no result within {seconds:.0f} s", bound="ends", ok=False)]
-    lines = [line for line in ended.stdout.splitlines() if line.startswith('{"name"')]
-    values = [Value(**json.loads(line)) for line in lines]
-    if ended.returncode:
-        error = (ended.stderr.strip().splitlines() or ["no error"])[-1]
-        values.append(Value(name=name, value=f"exit code {ended.returncode}: {error}", bound="ends", ok=False))
+    # Files, which hold what a check that does not end has found, and a group of its own, so that its children end with it.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True) as process:
+            problem = ""
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                problem = f"no result within {seconds:.0f} s"
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        out.seek(0)
+        errors.seek(0)
+        values = [Value(**json.loads(line)) for line in out if line.startswith('{"name"') and line.endswith("\n")]
+        if process.returncode and not problem:
+            error = (errors.read().strip().splitlines() or ["no error"])[-1]
+            problem = f"exit code {process.returncode}: {error}"
+    if problem:
+        values.append(Value(name=name, value=problem, bound="ends", ok=False))
     return values
 
 
