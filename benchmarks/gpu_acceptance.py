@@ -15,7 +15,7 @@ needs Ray.
 | 3 steps | time of a step against a bare loop of the same model |
 | 4 resume | an interrupted trial against an undisturbed one: state, and time of a step |
 | 5 streaming | rate of a streamed set of JPEG images against the resident one |
-| 6 memory | a batch that does not fit, evaluation batches that are halved, training beside a greedy process on the same GPU |
+| 6 memory | a batch that does not fit, evaluation batches that are halved, training next to a greedy process on the same GPU |
 | 7 checkpoint | its size and the time that it blocks the device |
 | 8 sweep | trials that share the GPU, one worker killed |
 | 9 group | two ranks with batch normalization: one model, exact resume |
@@ -330,7 +330,7 @@ sys.stdin.read()
 
 
 def check_fence(data: ResidentData, options: Options) -> Iterator[Value]:
-    """Train beside a process that takes all of its half of the GPU."""
+    """Train while another process takes all of its half of the GPU."""
     from dirtune.tuning.execution.worker import FENCE
 
     total = torch.cuda.mem_get_info(options.device)[1]
@@ -352,7 +352,7 @@ def check_fence(data: ResidentData, options: Options) -> Iterator[Value]:
             options.wait()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-        yield Value(name="training beside it", value=reason or "works", bound="works", ok=not reason)
+        yield Value(name="training next to it", value=reason or "works", bound="works", ok=not reason)
         peaks = torch.cuda.max_memory_allocated(options.device), torch.cuda.max_memory_reserved(options.device)
         yield Value(name="recorded peak / reserved memory", value=peaks[0] / peaks[1])
         # The end of its input ends the neighbor.

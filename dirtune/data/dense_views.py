@@ -27,7 +27,11 @@ from dirtune.transfer import make_constant
 
 Counts = Int16[Tensor, "batch 1 height width"]
 """Per-pixel labels as stored."""
-DenseAugmentation = Callable[[Stored, Counts, DenseLabels, Draws], tuple[Images, Counts]]
+Cropped = tuple[
+    Float[Tensor, "batch channels cropped_height cropped_width"], Int16[Tensor, "batch 1 cropped_height cropped_width"]
+]
+"""Images and counts at the height and width of the labels."""
+DenseAugmentation = Callable[[Stored, Counts, DenseLabels, Draws], Cropped]
 """Function from stored images and counts to the evaluated crop of both, images in [0, 1]."""
 
 _MAX_ROTATION = math.radians(5.0)
@@ -71,12 +75,12 @@ class DenseTransform:
         return view
 
 
-def none(images: Stored, counts: Counts, spec: DenseLabels, draws: Draws) -> tuple[Images, Counts]:
+def none(images: Stored, counts: Counts, spec: DenseLabels, draws: Draws) -> Cropped:
     """Crop the center of the images and of their labels, without augmentation."""
     return to_float(spec.crop(images)), spec.crop(counts)
 
 
-def depth(images: Stored, counts: Counts, spec: DenseLabels, draws: Draws) -> tuple[Images, Counts]:
+def depth(images: Stored, counts: Counts, spec: DenseLabels, draws: Draws) -> Cropped:
     """Flip with probability 1/2 and rotate by up to 5 degrees, labels included; color jitter 0.4, lighting 0.1."""
     grid = _make_rotated_grid(images, spec, draws)
     rotated = F.grid_sample(to_float(images), grid, padding_mode="zeros", align_corners=False)
@@ -94,7 +98,9 @@ def to_labels(counts: Counts, spec: DenseLabels) -> Float[Tensor, "batch height 
     return counts.squeeze(1).float() * spec.unit_per_count
 
 
-def _make_rotated_grid(images: Stored, spec: DenseLabels, draws: Draws) -> Float[Tensor, "batch height width 2"]:
+def _make_rotated_grid(
+    images: Stored, spec: DenseLabels, draws: Draws
+) -> Float[Tensor, "batch cropped_height cropped_width 2"]:
     """Return the position in the stored image of each pixel of the center crop, rotated and perhaps mirrored."""
     stored_height, stored_width = images.shape[-2:]
     mirror = torch.where(draws.draw_bernoulli(0.5), -1.0, 1.0)[:, None, None]
