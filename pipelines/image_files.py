@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
+from dirtune.data.columns import get_stored_size
 from dirtune.data.file_kinds import describe_kind
 from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 PATH = "path"
 """Column with the paths of images, for a table whose sample ids are others; it is not kept."""
 _IMAGES_PER_TASK = 512
+# A task of Ray Data costs as much as 30 small images, so that what follows the encoding has fewer of them.
+_BYTES_PER_TASK = 2**26
 _IMAGE, _CONTENT, _FAULT, _TRAITS, _MOMENTS = "image", "content", "fault", "traits", "moments"
 _ORIENTATION = 0x0112
 # An eighth of 8 bits
@@ -87,7 +90,10 @@ def encode_images(
     dataset = ray.data.from_arrow_refs(blocks_done)
     contents, moments, rules, traits = {}, {}, {}, Counter[str]()
     # Without the image column, which stays in the object store
-    found = dataset.select_columns(["sample_id", _CONTENT, _FAULT, _TRAITS, _MOMENTS])
+    names, rows_per_task = ["sample_id", _CONTENT, _FAULT, _TRAITS, _MOMENTS], count_rows_per_task(spec)
+    found = dataset.map_batches(
+        lambda batch: batch.select(names), batch_format="pyarrow", batch_size=rows_per_task, zero_copy_batch=True
+    )
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
         rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
         for sample_id, content, rule, own, pixels in rows:
@@ -98,6 +104,11 @@ def encode_images(
                 rules[sample_id] = rule
     faults = [Fault(where=str(folder / path), rule=rules[path]) for path in sorted(rules)]
     return EncodedImages(dataset=dataset, contents=contents, moments=moments, faults=faults, traits=traits)
+
+
+def count_rows_per_task(spec: InputSpec) -> int:
+    """Return the number of encoded images that a task takes from the object store."""
+    return max(_IMAGES_PER_TASK, _BYTES_PER_TASK // get_stored_size(spec))
 
 
 def compute_pixel_units(moments: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -116,7 +116,7 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
         return own.write_own(
             storage,
             division,
-            {split: _select_split(images, division, split) for split in SPLITS},
+            {split: _select_split(images, division, split, spec) for split in SPLITS},
             {"image": spec.model_copy(update={"pixel_mean": mean, "pixel_deviation": deviation})},
             sheet=sheet,
             request=request,
@@ -151,7 +151,7 @@ def _read_images(
     return images
 
 
-def _select_split(images: image_files.EncodedImages, division: own.Division, split: str) -> "Dataset":
+def _select_split(images: image_files.EncodedImages, division: own.Division, split: str, spec: InputSpec) -> "Dataset":
     rows = division.make_table({"row": division.positions})
     rows = rows.filter(pc.equal(rows["split"], split)).drop_columns("split")
 
@@ -161,4 +161,5 @@ def _select_split(images: image_files.EncodedImages, division: own.Division, spl
         found = rows.take(indices.filter(in_split))
         return found.append_column("image", batch["image"].filter(in_split))
 
-    return images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None)
+    rows_per_task = image_files.count_rows_per_task(spec)
+    return images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=rows_per_task)
