@@ -3,11 +3,12 @@
     python benchmarks/ingest.py [--pixels 240 500] [--stored 64 224] [--images 1000 3000] [--cores 1 2] [--nodes]
 
 JPEG files with smooth colors and noise are made from a seed. The plain loop is what a user would write: open, turn as the
-EXIF data say, convert, resize, and write one file: `.npy` for images of up to 64 pixels, which dirtune stores as pixels, or one Parquet file of JPEG files.
-dirtune's side is the whole `dirtune ingest images` in a Ray that has run before: reading the list, faults, duplicates, splits,
-pixel statistics, shards, verification and manifest. Both run in turn, on as many images as each of the two numbers of `--images` says; a rate is
-the difference of the images by that of the seconds, and the fixed part is what remains. All processes of a case share `--cores` cores, of which the plain loop
-uses one. `--nodes` compares one Ray node of one CPU with two instead. Linux only.
+EXIF data say, convert, resize, and write one file: `.npy` for images of up to 64 pixels, which dirtune stores as pixels, or
+one Parquet file of JPEG files. dirtune's side is the whole `dirtune ingest images` in a Ray that has run before: reading the
+list, faults, duplicates, splits, pixel statistics, shards, verification and manifest. Both run in turn, on both numbers of
+`--images`; a rate is the difference of the images by that of the seconds, and the fixed part is what remains. All processes
+of a case share `--cores` cores, of which the plain loop uses one. `--nodes` compares one Ray node of one CPU with two
+instead. Linux only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Time of a training step of a small network on one thread: dirtune's loop against a bare PyTorch loop of the same arithmetic.
 
-    python benchmarks/small_steps.py [--rows 442] [--columns 10] [--batch 64] [--steps 350] [--repeats 40]
+    python benchmarks/small_steps.py [--rows 442] [--columns 10] [--batch 64] [--steps 350] [--repeats 40] [--profile]
 
-The network is the encoder `mlp` with a linear predictor, trained by Adam on the absolute error without re-weighting. The bare loop has the
-same layers, weights, order of the rows and optimizer, and its weights must be equal to dirtune's at the end, bit for bit. Both
-loops take the steps of whole epochs in turn, with the mean of the loss; shown is CPU time, which other work on the machine disturbs least. `--profile` lists where dirtune's goes.
+The network is the encoder `mlp` with a linear predictor, trained by Adam on the absolute error without re-weighting. The
+bare loop has the same layers, weights, order of the rows and optimizer, and its weights must be equal to dirtune's at the
+end, bit for bit. Both loops take the steps of whole epochs in turn, with the mean of the loss; shown is CPU time, which
+other work on the machine disturbs least. `--profile` lists the functions of dirtune's steps by their own time.
 """
 
 from __future__ import annotations
