@@ -49,6 +49,11 @@ class Split(ABC):
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    @property
+    @abstractmethod
+    def placement(self) -> str:
+        """Where the inputs are kept: on the "device" (decoded), in "memory" of the host, or on "disk"."""
+
     @abstractmethod
     def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:
         """Yield the inputs of each batch of rows, in that order, decoded, on the device; prefetched if they are streamed."""
@@ -75,6 +80,10 @@ class ResidentSplit(Split):
     """Split whose inputs are tensors on the device."""
 
     inputs: batch.Inputs
+
+    @property
+    def placement(self) -> str:
+        return "device"
 
     def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:
         batches = list(batches)

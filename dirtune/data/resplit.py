@@ -34,6 +34,10 @@ class PooledSplit(Split):
     positions: NDArray[np.int64]
     """Source of each row, and its row there; shape (rows, 2)."""
 
+    @property
+    def placement(self) -> str:
+        return " and ".join(sorted({source.placement for source in self.sources}))
+
     def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
         for rows in batches:
             positions = torch.from_numpy(self.positions[rows.numpy()])

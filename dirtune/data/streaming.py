@@ -117,6 +117,10 @@ class StreamedSplit(cache.Split):
     decoded: cache.DecodeCount
 
     @property
+    def placement(self) -> str:
+        return "memory" if isinstance(self.chunks, MemoryChunks) else "disk"
+
+    @property
     def decoded_bytes(self) -> int:
         """Bytes of the inputs as tensors."""
         return len(self) * sum(get_decoded_size(spec) for spec in self.specs.values())

@@ -25,6 +25,10 @@ class SubsetSplit(Split):
     whole: Split
     selected: Rows
 
+    @property
+    def placement(self) -> str:
+        return self.whole.placement
+
     def read(self, batches: Iterable[Rows]) -> Iterator[Inputs]:
         return self.whole.read(self.selected[rows] for rows in batches)
 

@@ -24,6 +24,8 @@ from dirtune.training.distributed import Ranks
 
 COMPILER = "inductor"
 """The backend of `torch.compile`. It needs a C++ compiler on a CPU; "aot_eager" needs none, without any speedup."""
+AMPERE = 8
+"""Major capability of the first GPUs that compute in TF32 and bfloat16."""
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SINGLE_VALUE = "Expected more than 1 value per channel"
@@ -207,6 +209,22 @@ def make_autocast(recipe: Recipe, device: torch.device) -> AbstractContextManage
     if recipe.precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, _HALF[recipe.precision])
+
+
+def describe_float32(device: torch.device) -> str | None:
+    """Return in which arithmetic a GPU computes float32, such as "tf32 (convolutions)"; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    settings = {
+        "matrix products": torch.backends.cuda.matmul,
+        "convolutions": torch.backends.cudnn.conv,
+        "recurrent layers": torch.backends.cudnn.rnn,
+    }
+    rounded = [name for name, setting in settings.items() if setting.fp32_precision == "tf32"]
+    # Older GPUs compute in float32, whatever is allowed.
+    if not rounded or torch.cuda.get_device_properties(device).major < AMPERE:
+        return "float32"
+    return f"tf32 ({', '.join(rounded)})"
 
 
 @contextmanager

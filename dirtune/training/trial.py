@@ -28,7 +28,7 @@ from dirtune.io.storage import Storage
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.results.records.schema import Role, Status, TrialRecord
 from dirtune.results.records.store import write_record
-from dirtune.training import checkpoint, distributed, kept_model, loop, memory
+from dirtune.training import checkpoint, distributed, kept_model, loop, memory, numerics
 from dirtune.training.evaluation import evaluate_last_and_best
 from dirtune.training.state import begin_training
 
@@ -324,6 +324,8 @@ class TrialRun:
             "peak_memory_bytes": memory_budget.get_peak_memory(device),
             "device_memory_bytes": torch.cuda.get_device_properties(device).total_memory if is_gpu else None,
             "device": torch.cuda.get_device_name(device) if is_gpu else f"cpu ({torch.get_num_threads()} threads)",
+            "float32_arithmetic": numerics.describe_float32(device),
+            "data_placement": training.data.splits["train"].placement,
             "workers": self.ranks.world,
             "worker": f"{socket.gethostname()}/{os.getpid()}",
             "sample_order_digest": training.order_digest,

@@ -112,6 +112,7 @@ def test_streamed_splits_give_the_same_batches_as_resident_ones(toy: ResidentDat
     pooled = redraw_splits(replace(toy, splits=streamed), 1).splits["train"]
     assert isinstance(resident, ResidentSplit)
     assert isinstance(pooled, PooledSplit)
+    assert pooled.placement == "device"
     # The last has no row, as the share of a rank in a batch with fewer rows than ranks.
     batches = [torch.tensor([5, 0, 100]), torch.tensor([7]), torch.tensor([], dtype=torch.int64)]
     for ours, theirs in zip(pooled.read(batches), resident.read(batches), strict=True):

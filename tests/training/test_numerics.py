@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from dirtune.recipe import Recipe
 from dirtune.training.distributed import Ranks
 from dirtune.training.evaluation import predict
 from dirtune.training.loop import run_epochs, run_steps
-from dirtune.training.numerics import check_machine, to_memory_format
+from dirtune.training.numerics import check_machine, describe_float32, to_memory_format
 from dirtune.training.stages import restart_predictor
 from dirtune.training.state import begin_training
 from tests.training.runs import EXPLODING, TERMS, Configure, in_float64, same, trained, weights_of
@@ -90,6 +91,26 @@ def test_a_single_row_that_batch_normalization_refuses_names_the_batch_size(
     dropped = {**recipe, "last_batch": "drop"}
     (ended,) = run_epochs(begin_training(configuration(model={"encoder": encoder}, recipe=dropped), toy))
     assert ended.is_finished
+
+
+@pytest.mark.parametrize(
+    ("major", "convolutions", "products", "expected"),
+    [
+        (9, "tf32", "ieee", "tf32 (convolutions)"),
+        (8, "tf32", "tf32", "tf32 (matrix products, convolutions)"),
+        (8, "ieee", "ieee", "float32"),
+        (7, "tf32", "tf32", "float32"),
+    ],
+)
+def test_the_arithmetic_of_float32_follows_from_the_settings_and_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, major: int, convolutions: str, products: str, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision=products))
+    monkeypatch.setattr(torch.backends.cudnn, "conv", SimpleNamespace(fp32_precision=convolutions))
+    monkeypatch.setattr(torch.backends.cudnn, "rnn", SimpleNamespace(fp32_precision="ieee"))
+    assert describe_float32(torch.device("cuda", 0)) == expected
+    assert describe_float32(torch.device("cpu")) is None
 
 
 # --- Accumulation

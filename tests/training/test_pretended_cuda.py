@@ -20,7 +20,7 @@ from dirtune.losses import srl
 from dirtune.manifest import Manifest
 from dirtune.training.loop import run_steps
 from dirtune.training.state import Training, begin_training
-from dirtune.training.trial import TrialRun
+from dirtune.training.trial import TrialRun, read_progress
 from tests.data.faces import write_faces
 from tests.pretended_cuda import (
     CUDA,
@@ -234,6 +234,10 @@ def test_no_step_waits(
     data = read(data_root, resident=kind != "streamed")
     if kind == "resumed":
         TrialRun(job_of(config, data), data, Storage.open(tmp_path), waits_for_checkpoints=True).step()
+        progress = read_progress(Storage.open(tmp_path), job_of(config, data).trial_id)
+        assert progress is not None
+        recorded = (progress.trial["float32_arithmetic"], progress.trial["data_placement"])
+        assert recorded == ("tf32 (convolutions, recurrent layers)", "device")
         training = TrialRun(job_of(config, data), data, Storage.open(tmp_path)).training
         assert training.epoch == 1
     else:

@@ -41,6 +41,7 @@ def test_a_trial_on_a_set_that_is_not_on_the_device_is_bitwise_the_same(
     config = configuration(**SETTINGS)
     resident = trained(config, toy)
     other = trained(config, streamed(data_root, host_bytes))
+    assert other.data.splits["train"].placement == ("memory" if host_bytes else "disk")
     assert other.history == resident.history
     assert other.order_digest == resident.order_digest
     assert same(weights_of(other), weights_of(resident))
@@ -54,6 +55,7 @@ def test_a_share_of_a_set_that_is_not_on_the_device_is_the_same_share(
     config = configuration(**SETTINGS, data={"fraction": 0.4})
     resident = trained(config, toy)
     other = trained(config, streamed(data_root, host_bytes))
+    assert other.data.splits["train"].placement == ("memory" if host_bytes else "disk")
     assert other.data.splits["train"].sample_ids == resident.data.splits["train"].sample_ids
     assert other.order_digest == resident.order_digest
     assert same(weights_of(other), weights_of(resident))

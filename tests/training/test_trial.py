@@ -123,6 +123,8 @@ def test_the_record_describes_the_run(configuration: Configure, toy: ResidentDat
         "best_epoch": trial.training.best_epoch,
         "objective": min(values["val/all/mae"] for values in trial.training.history),
         "workers": 1,
+        "float32_arithmetic": None,
+        "data_placement": "device",
         "sample_order_digest": trial.training.order_digest,
         "data": "toy",
         "data_fingerprint": toy.manifest.fingerprint,

@@ -72,6 +72,10 @@ SCHEMAS = {
             # Total memory of the GPU; null on CPU
             "device_memory_bytes": pa.int64(),
             "device": pa.string(),
+            # Arithmetic in which the GPU computed float32, such as "tf32 (convolutions)"; null on CPU
+            "float32_arithmetic": pa.string(),
+            # Where the training inputs were kept: "device" (decoded), "memory" of the host or "disk" (streamed from there)
+            "data_placement": pa.string(),
             "workers": pa.int64(),
             # HOST/PID
             "worker": pa.string(),
