@@ -10,6 +10,7 @@ from typing import Literal
 
 from dirtune.cluster.gpu_health import GpuHealth
 from dirtune.cluster.machine import Machine, Space, get_lowest_driver
+from dirtune.training.device import AMPERE
 from dirtune.tuning.folder.lock import LOST_SECONDS
 from dirtune.tuning.plan.capacity import Node
 
@@ -91,6 +92,8 @@ def check_nodes(reports: Sequence[NodeReport]) -> Iterator[Check]:
     yield from check_versions(reports)
     yield from check_gpu_function(reports)
     yield from check_gpu_health(reports)
+    yield from check_compiler(reports)
+    yield from check_half_precision(reports)
     for check in CHECKS:
         yield check(reports)
 
@@ -199,6 +202,28 @@ def find_health_faults(gpu: GpuHealth) -> Iterator[tuple[State, str]]:
         yield "warning", EXCLUSIVE
 
 
+def check_compiler(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Check that Triton can compile on nodes with GPUs; nothing without GPUs."""
+    reports = [each for each in reports if _has_gpus(each)]
+    without = [each.name for each in reports if each.machine.compiler is None]
+    if without:
+        advice = f"install gcc and Python's headers (such as python3-dev) on {list_names(without)}: trials with recipe.compile would fail"
+        yield Check(subject="C compiler", value=f"none on {list_names(without)}", state="warning", advice=advice)
+    elif reports:
+        yield Check(
+            subject="C compiler", value=group_by_value({each.name: str(each.machine.compiler) for each in reports})
+        )
+
+
+def check_half_precision(reports: Sequence[NodeReport]) -> Iterator[Check]:
+    """Warn of GPUs that do not compute in bfloat16; nothing if all do."""
+    without = [each.name for each in reports if any(major < AMPERE for major in _list_capabilities(each))]
+    if without:
+        value = f"emulated on {list_names(without)}, whose GPUs have a capability below {AMPERE}.0"
+        advice = "leave recipe.precision at float32 for these GPUs, or set fp16: bf16 would be slow there"
+        yield Check(subject="bf16", value=value, state="warning", advice=advice)
+
+
 def check_collectives(reports: Sequence[NodeReport]) -> Check:
     """Check the backends for trials of several workers: gloo on CPUs, NCCL on GPUs."""
     value = group_by_value({each.name: ", ".join(each.machine.collectives) or "none" for each in reports})
@@ -286,6 +311,11 @@ def list_names(nodes: Sequence[str]) -> str:
     """Return the names of the first four nodes and the number of the others."""
     names, rest = ", ".join(nodes[:4]), len(nodes) - 4
     return f"{names} and {rest} more" if rest > 0 else names
+
+
+def _list_capabilities(report: NodeReport) -> list[int]:
+    """Return the major capabilities of a node's GPUs, as its test prints them."""
+    return [int(major) for major in re.findall(r"capability (\d+)\.", report.machine.gpu_test or "")]
 
 
 def _has_gpus(report: NodeReport) -> bool:

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,6 +57,8 @@ class Machine:
     """Why a GPU failed."""
     gpu_health: tuple[GpuHealth, ...] = ()
     """Empty if it is not known."""
+    compiler: str | None = None
+    """C compiler that Triton finds, which `recipe.compile` needs on a GPU; None if there is none, or no Python.h."""
     collectives: tuple[str, ...]
     """Backends of torch.distributed, of gloo and nccl."""
     shared_memory: Space | None
@@ -91,6 +94,7 @@ def measure_machine(session: str | Path) -> Machine:
         gpu_test=gpu_test,
         gpu_fault=gpu_fault,
         gpu_health=read_gpu_health() if gpus else (),
+        compiler=find_compiler(),
         collectives=tuple(name for name, is_available in backends.items() if is_available),
         shared_memory=measure_space(SHARED_MEMORY),
         # Ray creates the session folder before it runs tasks.
@@ -109,6 +113,15 @@ def read_driver_version(file: Path = DRIVER_VERSION) -> str | None:
     """Return the version of the NVIDIA driver, or None if there is none."""
     found = re.search(r"\s(\d+\.\d+[\d.]*)\s", file.read_text()) if file.exists() else None
     return found[1] if found else None
+
+
+def find_compiler() -> str | None:
+    """Return the C compiler that Triton uses, or None if there is none or Python's headers are missing."""
+    # As in triton/runtime/build.py
+    command = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    has_headers = (Path(sysconfig.get_paths(scheme)["include"]) / "Python.h").exists()
+    return command if command and shutil.which(command) and has_headers else None
 
 
 def get_lowest_driver(cuda: str) -> int | None:

@@ -52,7 +52,7 @@ class Split(ABC):
     @property
     @abstractmethod
     def placement(self) -> str:
-        """Where the inputs are kept: on the "device" (decoded), in "memory" of the host, or on "disk"."""
+        """Place of the inputs: on the "device" (decoded), in "memory" of the host, or on "disk"."""
 
     @abstractmethod
     def read(self, batches: Iterable[Rows]) -> Iterator[batch.Inputs]:

@@ -4,6 +4,9 @@ import torch
 
 from dirtune.errors import Fault, InputError
 
+AMPERE = 8
+"""Major capability of the first GPUs that compute in TF32 and bfloat16."""
+
 
 def find_device(name: str, *, where: str = "device") -> torch.device:
     """Return the device of this name.

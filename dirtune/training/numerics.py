@@ -20,13 +20,11 @@ from dirtune.errors import Fault, InputError
 from dirtune.models.regressor import Regressor, RegressorOutput
 from dirtune.recipe import Recipe
 from dirtune.training.batch_limit import select_part
+from dirtune.training.device import AMPERE
 from dirtune.training.distributed import Ranks
 
 COMPILER = "inductor"
 """The backend of `torch.compile`. It needs a C++ compiler on a CPU; "aot_eager" needs none, without any speedup."""
-AMPERE = 8
-"""Major capability of the first GPUs that compute in TF32 and bfloat16."""
-
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SINGLE_VALUE = "Expected more than 1 value per channel"
 """Start of torch's message for batch normalization of one row with one position."""
@@ -217,7 +215,8 @@ def describe_float32(device: torch.device) -> str | None:
         return None
     settings = {
         "matrix products": torch.backends.cuda.matmul,
-        "convolutions": torch.backends.cudnn.conv,
+        # Stubs of torch lack it.
+        "convolutions": torch.backends.cudnn.conv,  # type: ignore[attr-defined]
         "recurrent layers": torch.backends.cudnn.rnn,
     }
     rounded = [name for name, setting in settings.items() if setting.fp32_precision == "tf32"]

@@ -24,6 +24,7 @@ def make_machine(**changes: Any) -> Machine:
         "driver": "580.65.06",
         "gpu_test": "GPU, capability 9.0, 79 of 80 GiB free",
         "gpus": 0,
+        "compiler": "/usr/bin/gcc",
         "collectives": ("gloo", "nccl"),
         "shared_memory": Space(8 * GIB, 8 * GIB),
         "disk": Space(50 * GIB, 100 * GIB),
@@ -48,6 +49,7 @@ def test_a_good_cluster_has_one_check_per_subject_and_no_advice() -> None:
         "torch",
         "NVIDIA driver",
         "GPU test",
+        "C compiler",
         "CPUs",
         "GPUs",
         "CUDA build",
@@ -179,6 +181,21 @@ def test_a_driver_that_is_older_than_cuda_and_a_gpu_that_fails_are_problems_with
     assert test.value == "RuntimeError: too old"
     assert [each.state for each in checks.check_gpu_function([good])] == ["ok", "ok"]
     assert list(checks.check_gpu_function([make_report()])) == []
+
+
+def test_a_missing_compiler_and_emulated_bf16_are_warnings_where_there_are_gpus() -> None:
+    old = make_report(
+        "old", node=Node(8, 1), gpus=1, compiler=None, gpu_test="Tesla T4, capability 7.5, 14 of 15 GiB free"
+    )
+    good = make_report("good", node=Node(8, 1), gpus=1)
+    (compiler,) = checks.check_compiler([good, old])
+    (precision,) = checks.check_half_precision([good, old])
+    assert (compiler.state, compiler.value) == ("warning", "none on old")
+    assert "install gcc and Python's headers" in compiler.advice
+    assert (precision.state, precision.value) == ("warning", "emulated on old, whose GPUs have a capability below 8.0")
+    assert [each.value for each in checks.check_compiler([good])] == ["/usr/bin/gcc"]
+    assert list(checks.check_compiler([make_report(compiler=None)])) == []
+    assert list(checks.check_half_precision([good, make_report(gpu_test=None)])) == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dirtune.cluster.machine import (
     Machine,
     Space,
     count_driver_gpus,
+    find_compiler,
     get_lowest_driver,
     measure_machine,
     measure_space,
@@ -59,6 +61,22 @@ def test_the_version_of_the_driver_is_that_of_its_kernel_module(tmp_path: Path) 
     )
     assert read_driver_version(file) == "580.65.06"
     assert [get_lowest_driver(cuda) for cuda in ("12.4", "13.2", "")] == [525, 580, None]
+
+
+def test_the_compiler_is_the_one_that_triton_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_paths", lambda _: {"include": str(tmp_path)})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    (tmp_path / "Python.h").touch()
+    assert find_compiler() is None
+    for name in ("clang", "gcc"):
+        (tmp_path / name).touch(mode=0o755)
+        assert find_compiler() == str(tmp_path / name)
+    monkeypatch.setenv("CC", "missing")
+    assert find_compiler() is None
+    monkeypatch.delenv("CC")
+    (tmp_path / "Python.h").unlink()
+    assert find_compiler() is None
 
 
 @pytest.mark.slow
