@@ -59,10 +59,8 @@ def format_plan(plan: Plan) -> Table:
         f"{plan.concurrency} at once; each {resources.workers} x "
         f"{resources.cores} CPU, {resources.workers * resources.gpus:g} GPU; samples: {rows}"
     ]
-    if plan.gpu_memory_warning:
-        lines.append(plan.gpu_memory_warning)
-    if plan.packing_note:
-        lines.append(plan.packing_note)
+    notes = plan.gpu_memory_warning, plan.precision_note, plan.packing_note
+    lines += [note for note in notes if note is not None]
     if plan.forecast is not None:
         lines.append(_format_forecast(plan.forecast))
     kept = f"{plan.kept_models:,} ({study.keep_models}), {format_bytes(plan.kept_bytes)} on disk"

@@ -105,6 +105,7 @@ def test_a_plan_shows_every_arm_with_its_budget_and_tuned_settings() -> None:
     assert read_cells(text, ODD) == [ODD, "5", "1", "7", "terms.conr.omega", "177,057", "-"]
     caption = "7 trials (1 recorded), 3 at once; each 2 x 1 CPU, 2 GPU; samples: 4,809 train, 1,200"
     assert caption in " ".join(text.split())
+    assert "Less with bf16" in render(format_plan(replace(make_plan(), precision_note="Less with bf16")))
 
 
 def make_timed_plan(trials: dict[str, TimeEstimate | None], **changes: Any) -> Plan:

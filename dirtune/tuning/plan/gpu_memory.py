@@ -12,19 +12,25 @@ fragments; the warning stops no sweep, and no warning is no guarantee.
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirtune.config import TrialConfig
 from dirtune.data.columns import get_decoded_size
 from dirtune.data.memory_budget import FREE_SHARE, count_sharers
 from dirtune.errors import InputError
 from dirtune.manifest import Manifest
+from dirtune.models.regressor import Regressor
+from dirtune.recipe import Recipe
 from dirtune.study.resolve import ResolvedStudy
+from dirtune.training.device import AMPERE
 from dirtune.training.task import make_task
 from dirtune.tuning.plan.runtime import read_trial_rows, select_similar_trials
 
 CONTEXT_BYTES = 2**29
 """Memory of CUDA and its libraries in every process, which torch does not count: an estimate."""
+
+WORTHWHILE_BYTES = 2**30
+"""Smallest saving of memory for which `plan` suggests half precision."""
 
 _COLUMNS = ("peak_memory_bytes", "device_memory_bytes")
 _GIB = 2**30
@@ -73,14 +79,22 @@ def estimate_step_bytes(config: TrialConfig, manifest: Manifest) -> int | None:
     own, and terms and resident data are not counted, so that the estimate is a lower bound. None if the encoder's sizes depend on
     its input, as those of packed sentences do.
     """
+    model = _build_on_meta(config, manifest)
+    return None if model is None else _estimate_step_bytes(model, config.recipe, manifest)
+
+
+def _build_on_meta(config: TrialConfig, manifest: Manifest) -> Regressor | None:
     task = make_task(manifest, config.model.label_transform)
     # Units that the data decides are not known yet, and take no memory.
     spec = config.model.model_copy(update={"label_scale": 1.0, "label_offset": 0.0})
     try:
-        model = task.build_regressor(config.model_copy(update={"model": spec})).to("meta").train()
+        return task.build_regressor(config.model_copy(update={"model": spec})).to("meta").train()
     # Word vectors need the vocabulary, which an estimate is not worth to read.
     except InputError:
         return None
+
+
+def _estimate_step_bytes(model: Regressor, recipe: Recipe, manifest: Manifest) -> int | None:
     saved: dict[int, int] = {}
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: list[Tensor] = []
@@ -105,12 +119,43 @@ def estimate_step_bytes(config: TrialConfig, manifest: Manifest) -> int | None:
     # Shapes that follow from values do not exist here.
     except (NotImplementedError, RuntimeError):
         return None
-    recipe = config.recipe
     per_sample = sum(saved.values()) / _SAMPLES * (0.5 if recipe.precision in ("bf16", "fp16") else 1.0)
     count = sum(parameter.numel() for parameter in model.parameters())
     # Weight, gradient, best weight; Adam has two moments, SGD one
     copies = 4 if recipe.optimizer == "sgd" else 5
     return int(per_sample * recipe.micro_batch * recipe.views.count + 4 * copies * count)
+
+
+def get_precision_note(study: ResolvedStudy, manifest: Manifest) -> str | None:
+    """Return what bf16 would save of a float32 step's memory, or that this machine's GPU emulates bf16, else None.
+
+    None if a step would save less than `WORTHWHILE_BYTES`. The speed is no part of it, because nothing is measured here.
+    """
+    if not study.resources.gpus:
+        return None
+    if torch.cuda.is_available() and (gpu := torch.cuda.get_device_properties(0)).major < AMPERE:
+        emulated = [arm.name for arm in study.arms if arm.config.recipe.precision == "bf16"]
+        if not emulated:
+            return None
+        of_gpu = f"{gpu.name}, capability {gpu.major}.{gpu.minor}"
+        return f"this machine's GPU ({of_gpu}) only emulates the bf16 of {', '.join(emulated)}: set recipe.precision to float32 or fp16"
+    is_chosen = any("recipe.precision" in arm.space or arm.config.recipe.precision != "float32" for arm in study.arms)
+    # Arms differ by their terms mostly, which are not counted.
+    (config,) = [arm.config for arm in study.arms if arm.name == study.reference]
+    model = None if is_chosen else _build_on_meta(config, manifest)
+    if model is None:
+        return None
+    half = config.recipe.model_copy(update={"precision": "bf16"})
+    needs = [_estimate_step_bytes(model, recipe, manifest) for recipe in (config.recipe, half)]
+    before, after = (0 if need is None else need for need in needs)
+    if before - after < WORTHWHILE_BYTES:
+        return None
+    has_convolutions = any(isinstance(layer, nn.Conv2d) for layer in model.encoder.modules())
+    options = "bf16, channels_last: true" if has_convolutions else "bf16"
+    return (
+        f"a step of {study.reference} needs about {before / _GIB:.1f} GiB of GPU memory (an estimate, without the data), "
+        f"and about {after / _GIB:.1f} GiB with recipe: {{precision: {options}}}"
+    )
 
 
 def get_step_memory_warning(study: ResolvedStudy, manifest: Manifest, results: str | Path) -> str | None:

@@ -53,6 +53,8 @@ class Plan:
     forecast: runtime.RuntimeForecast | None = None
     gpu_memory_warning: str | None = None
     """Set if trials that share a GPU need more memory than it has."""
+    precision_note: str | None = None
+    """Set if half precision would save GPU memory, or if the GPU emulates it."""
     packing_note: str | None = None
     """Set if trials would share GPUs while others are idle."""
     setting_effects: tuple[SettingEffect, ...] | None = None
@@ -143,6 +145,7 @@ def plan(
         forecast=runtime.forecast_runtime(folder.study, estimates, left=left, concurrent=made.concurrency),
         gpu_memory_warning=gpu_memory.get_gpu_memory_warning(folder.study, results)
         or gpu_memory.get_step_memory_warning(folder.study, folder.manifest, results),
+        precision_note=gpu_memory.get_precision_note(folder.study, folder.manifest),
         setting_effects=None if measured is None else tuple(measured),
         label_fits=tuple(fit for fit in fits if fit.is_far_off),
     )

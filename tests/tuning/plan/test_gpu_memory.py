@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from dirtune.tuning.plan.gpu_memory import (
     CONTEXT_BYTES,
     estimate_step_bytes,
     get_gpu_memory_warning,
+    get_precision_note,
     get_step_memory_warning,
 )
 from tests.training.toy_inputs import make_case_config, make_data
@@ -94,3 +96,31 @@ def test_a_step_larger_than_the_gpu_of_recorded_trials_gives_a_warning(tmp_path:
     assert found is not None
     assert "GiB of GPU memory with the data, and a trial has 0.5 GiB: use recipe.accumulation" in found
     assert get_step_memory_warning(study(), manifest, tmp_path) is None
+
+
+def test_a_float32_study_is_told_what_half_precision_would_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(batch_size: int = 2**19, gpus: float = 1, inputs: str = "image", **changes: Any) -> str | None:
+        encoder = {"name": "cnn", "channels": 4} if inputs == "image" else {"name": "mlp"}
+        recipe = {"epochs": 1, "batch_size": batch_size, **changes.pop("recipe", {})}
+        base = {"data": {"name": "toy"}, "model": {"encoder": encoder}, "recipe": recipe}
+        found = study(base=base, resources={"gpus": gpus}, **changes)
+        return get_precision_note(found, make_data(inputs, torch.device("cpu")).manifest)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    images, vectors = note(), note(2**22, inputs="vector")
+    needs = (
+        "a step of a needs about 2.2 GiB of GPU memory (an estimate, without the data), and about 1.1 GiB with recipe: "
+    )
+    assert images == needs + "{precision: bf16, channels_last: true}"
+    assert vectors is not None
+    assert vectors.endswith("with recipe: {precision: bf16}")
+    half = {"a": {}, "b": {"recipe": {"precision": "bf16"}}}
+    assert note(64) is note(gpus=0) is note(recipe={"precision": "bf16"}) is note(arms=half) is None
+
+    gpu = SimpleNamespace(name="Tesla T4", major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    assert note() is None
+    assert note(arms=half) == (
+        "this machine's GPU (Tesla T4, capability 7.5) only emulates the bf16 of b: set recipe.precision to float32 or fp16"
+    )
