@@ -133,9 +133,10 @@ class Recipe(Frozen):
     """Largest norm of the gradient of all parameters. None: no clipping."""
     views: Views = Views()
     precision: Annotated[Precision, Added()] = "float32"
-    """Autocast precision of encoder, projection and predictor in training; weights, losses, terms and every evaluation are
-    float32. A prediction in training then has 8 (bf16) or 11 (fp16) significant bits. fp16 needs a GPU; its loss is
-    scaled so that small gradients do not underflow, and a step whose gradient overflows is skipped."""
+    """Autocast precision of the encoder in training, with per-pixel labels of projection and predictor, too; all else, such
+    as weights, losses and every evaluation, is float32. An embedding in training then has 8 (bf16) or 11 (fp16) significant
+    bits. fp16 needs a GPU; its loss is scaled so that small gradients do not underflow, and a step whose gradient overflows is
+    skipped."""
     channels_last: Annotated[bool, Added()] = False
     """Memory layout of images and convolutions with the channels last, faster on GPUs in half precision."""
     accumulation: Annotated[int, Added()] = Field(default=1, ge=1)
