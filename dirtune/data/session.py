@@ -104,7 +104,7 @@ def start_two_processes() -> Iterator[None]:
     """Let `ray.init` start the servers of the cluster and of the node alone, each in a process group of its own.
 
     It would start three in Python, too: without a dashboard, its server sends Ray's statistics of usage; the monitor starts
-    nodes; the other monitor shows what workers print. Whoever misses packages of the dashboard has none of its agent's ports.
+    nodes; the other monitor shows what workers print. Where packages of the dashboard are missing, its agent opens no port.
     """
     from ray._private import node, services, utils
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
