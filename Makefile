@@ -26,8 +26,7 @@ demo: install
 	@echo "Figure: figures/quickstart-regions.png. Parquet: results/quickstart/results."
 	@echo "Next, your own table: $(BIN)/dirtune recommend my.csv --label COLUMN --minutes 20"
 
-# While working: everything that needs no Ray, but for a few tests that compile or start processes for seconds, and without the
-# shape checks at each call.
+# While working: everything that needs no Ray and takes about a second at most, without the shape checks at each call.
 check: install
 	$(MAKE) --no-print-directory --jobs lint quick
 

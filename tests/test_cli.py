@@ -770,6 +770,7 @@ def test_closed_streams_end_no_command(closed: str, places: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.slow
 def test_a_removed_folder_is_one_sentence_and_settings_of_matplotlib_do_not_matter(
     places: Path, tmp_path: Path
 ) -> None:
@@ -799,6 +800,7 @@ def test_sql_may_begin_with_a_comment_and_come_from_a_file(
     assert call("query", "--strenght", "csv", "select 1").code == 2
 
 
+@pytest.mark.slow
 def test_a_study_is_named_by_its_file_and_an_unused_option_is_one_line(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

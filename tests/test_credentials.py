@@ -80,6 +80,7 @@ def list_planted_keys() -> list[bytes]:
     return [each.encode() for each in (KEY, IN_URL, *SECRETS.values())]
 
 
+@pytest.mark.slow
 def test_results_and_output_of_a_study_at_a_url_with_keys_have_no_keys(
     server: str,
     bucket: dict[str, bytes],

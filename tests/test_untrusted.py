@@ -87,6 +87,7 @@ def _is_dangerous(name: tuple[str, str, str], call: ast.Call) -> bool:
     return function == "load" and module in {"yaml", "hub", "jit"}
 
 
+@pytest.mark.slow
 def test_no_source_runs_data_as_code() -> None:
     found = [
         (file, name)

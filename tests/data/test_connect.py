@@ -86,6 +86,7 @@ def test_another_version_of_ray_or_python_is_a_one_line_error() -> None:
         assert "\n" not in said
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_respond_as_a_cluster_fails_after_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

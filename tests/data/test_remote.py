@@ -119,6 +119,7 @@ def test_a_failed_write_keeps_the_previous_file(storage: Storage) -> None:
     assert storage.read("x") == b"old"
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_a_complete_file_or_none(storage: Storage, bucket: Bucket) -> None:
     script = """
         import sys

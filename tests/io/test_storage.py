@@ -118,6 +118,7 @@ def block(folder: Path, *, seconds: float) -> threading.Timer:
     return timer
 
 
+@pytest.mark.slow
 def test_a_storage_with_retries_reads_and_writes_after_a_failure_ends(tmp_path: Path) -> None:
     plain, retrying = Storage.open(tmp_path), Storage.open(tmp_path).with_retry(60)
     unblocked = block(tmp_path / "a", seconds=0.6)

@@ -56,6 +56,7 @@ def test_a_model_folder_is_known_by_its_content(tmp_path: Path) -> None:
     assert one == hash_model(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sentence_model: the model cannot be loaded") as caught:
         make_feature_inputs(str(tmp_path / "nowhere"), ("first",))

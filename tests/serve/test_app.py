@@ -320,6 +320,7 @@ def test_a_study_that_is_removed_is_gone_from_the_next_page_on(tmp_path: Path) -
     assert "/study/removed" not in client.get("/").text
 
 
+@pytest.mark.slow
 def test_results_in_an_object_store_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-store")

@@ -51,6 +51,7 @@ def test_one_process_gathers_nothing() -> None:
     assert Ranks().gather_together([rows])[0] is rows
 
 
+@pytest.mark.slow
 def test_parts_are_gathered_exactly_in_one_collective(ranks: list[dict[str, Any]]) -> None:
     for result in ranks:
         assert result["together"]["collectives"] == 1

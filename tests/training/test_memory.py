@@ -150,6 +150,7 @@ def test_an_evaluation_batch_that_does_not_fit_is_halved_with_the_same_results(
     assert [row["value"] for row in again[2]] == pytest.approx([row["value"] for row in metrics], nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fds", "phase"), [(None, "validation"), ({}, "feature smoothing")])
 def test_a_phase_in_which_not_even_one_row_fits_is_named(
     configuration: Configure, toy: ResidentData, eval_rows: list[int], fds: dict[str, object] | None, phase: str

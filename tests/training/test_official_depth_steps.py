@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -123,12 +124,14 @@ def measure_differences(name: str) -> dict[str, float]:
     return {key: float(np.linalg.norm(values[key] - arrays[key]) / np.linalg.norm(arrays[key])) for key in compared}
 
 
+@pytest.mark.slow
 def test_the_dir_preset_trains_the_official_steps() -> None:
     differences = measure_differences("nyud2_vanilla")
     # 1e-11 on one processor, 1.5e-7 on another one, whose kernels add in another order
     assert max(differences.values()) < 1e-6, differences
 
 
+@pytest.mark.slow
 def test_the_conr_preset_with_weights_has_the_official_losses() -> None:
     differences = measure_differences("nyud2_conr_inverse_lds")
     assert max(differences[key] for key in ("loss", "lr", "weights/predictor.weight")) < 5e-7, differences

@@ -96,6 +96,7 @@ def test_every_arm_tries_equally_many_settings_and_is_confirmed_on_fresh_seeds(
     assert again.sentences == found.sentences
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_goes_on_from_its_records(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_sweeps(monkeypatch, (2, "SIGINT"))
     # It is drawn by another test.

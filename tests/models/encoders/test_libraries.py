@@ -55,6 +55,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "size"), [("resnet18", 64), ("vit_tiny_patch16_224", 32)])
 def test_timm_reads_images_at_its_size_and_standardized(model: str, size: int) -> None:
     timm = pytest.importorskip("timm")

@@ -99,6 +99,7 @@ def test_an_empty_study_is_drawn_empty_or_is_one_error(kind: str, tmp_path: Path
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(set(FIGURES) - set(STORES)))
 def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
     root = write_many_arms(tmp_path, 36)
@@ -106,6 +107,7 @@ def test_thirty_six_arms_are_drawn(kind: str, tmp_path: Path) -> None:
     check_file(plot(root, "study", kind, output=root / "x.svg"), above=10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [1e308, -1e308, 1e-320, math.inf])
 def test_numbers_at_the_ends_of_the_range_are_drawn_or_refused(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +127,7 @@ def test_numbers_at_the_ends_of_the_range_are_drawn_or_refused(
                 plot(root, "study", kind, output=tmp_path / "x.svg")
 
 
+@pytest.mark.slow
 def test_letters_are_drawn_with_a_font_that_has_them_or_are_one_warning(tmp_path: Path) -> None:
     # In STIX, which matplotlib has, and not in its default font; in no font
     for letter, file, expected in (("\u2332", "x.pdf", []), ("\uf123", "x.png", [NO_FONT]), ("\uf123", "x.svg", [])):

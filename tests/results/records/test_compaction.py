@@ -230,6 +230,7 @@ for seed in range(60):
 """
 
 
+@pytest.mark.slow
 def test_compaction_loses_and_doubles_nothing_while_another_process_records(tmp_path: Path) -> None:
     storage = write_study(tmp_path, [record("a", 1000)])
     rows_each, rounds = len(metric_rows(0.0)), 0

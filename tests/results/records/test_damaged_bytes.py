@@ -76,6 +76,7 @@ def _count_outcomes(root: Path, seeds: range, *, compacted: bool = False) -> Cou
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compacted", [False, True])
 def test_changed_bytes_give_the_same_numbers_or_one_sentence(tmp_path: Path, compacted: bool) -> None:
     outcomes = _count_outcomes(tmp_path, range(60), compacted=compacted)

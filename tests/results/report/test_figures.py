@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from dirtune.results.report.figures import REPORT_FIGURES, SEARCH_FIGURES, SVG, draw_pictures, prefix_identifiers
 from tests.results.figures.stores import write_compared_arms, write_representations, write_search
 from tests.results.record_factory import record, write_study
@@ -63,6 +65,7 @@ def test_a_figure_that_cannot_be_drawn_has_a_problem(tmp_path: Path) -> None:
     assert "x: must be a setting that is a number in some trial" in curve.problem
 
 
+@pytest.mark.slow
 def test_every_kind_is_drawn_for_a_study_with_its_data(tmp_path: Path) -> None:
     drawn = {
         picture.title

@@ -59,6 +59,7 @@ def drive(study: optuna.Study, sampler: str, first: int, count: int) -> list[dic
     return proposals
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.filterwarnings("ignore:The reported value is ignored")
 @pytest.mark.parametrize(("sampler", "directions"), [("tpe", 1), ("tpe", 2), ("random", 1), ("qmc", 1)])

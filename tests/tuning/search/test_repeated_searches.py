@@ -100,6 +100,7 @@ def test_transferred_settings_come_from_the_search_of_the_same_number(tmp_path: 
     }
 
 
+@pytest.mark.slow
 def test_a_table_counts_searches(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
     found.sweep(**with_repeats(3))

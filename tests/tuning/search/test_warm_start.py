@@ -55,6 +55,7 @@ def test_one_configuration_with_many_seeds_is_tried_once(tmp_path: Path) -> None
     assert found[0] == 3.0
 
 
+@pytest.mark.slow
 def test_settings_outside_the_space_are_not_tried(tmp_path: Path) -> None:
     narrow = {"terms.conr.omega": {"distribution": "uniform", "low": 0.5, "high": 4.0}}
     earlier = SimulatedSweep(tmp_path, name="earlier")
@@ -78,6 +79,7 @@ def test_a_search_killed_after_its_first_trial_continues_with_the_second(tmp_pat
     assert killed.read_trials() == undisturbed.read_trials()
 
 
+@pytest.mark.slow
 def test_all_samplers_begin_with_the_first_settings(tmp_path: Path) -> None:
     space = {"model.projection_dim": {"distribution": "choice", "values": [8, 16, 32, 64]}}
     arms = {"conr": {"model": {"projection_dim": 32}}}
