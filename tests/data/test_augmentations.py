@@ -106,6 +106,7 @@ def test_a_quarter_of_the_area_is_a_window_of_half_the_width_scaled_up() -> None
     assert made[1, 0].std(dim=1).amax() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_resized_crop_is_a_box_of_whole_pixels_scaled_up_and_perhaps_mirrored() -> None:
     pictures = images(20, size=9, channels=3)
     made = _resized_crop(pictures, draws(4, 20), area=(0.2, 1.0), ratio=(0.75, 4 / 3), mirror=0.5)

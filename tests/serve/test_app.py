@@ -361,6 +361,7 @@ def test_a_root_without_studies_says_so(tmp_path: Path) -> None:
     assert "There is no study here yet" in client.get(f"/?token={TOKEN}").text
 
 
+@pytest.mark.slow
 def test_figures_of_a_recorded_file_are_listed_if_its_code_may_run(
     root: Path, tmp_path: Path, forgotten_plugins: None
 ) -> None:

@@ -131,6 +131,7 @@ def eval_rows(configuration: Configure, toy: ResidentData, monkeypatch: pytest.M
     return most
 
 
+@pytest.mark.slow
 def test_an_evaluation_batch_that_does_not_fit_is_halved_with_the_same_results(
     configuration: Configure, toy: ResidentData, eval_rows: list[int]
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_phase_in_which_not_even_one_row_fits_is_named(
     assert caught.value.epoch == 2
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_without_memory_is_named(
     configuration: Configure, toy: ResidentData, eval_rows: list[int], tmp_path: Path
 ) -> None:

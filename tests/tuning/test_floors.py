@@ -57,6 +57,7 @@ def test_trials_are_bitwise_the_same_without_floors_and_shares(
     assert not (tmp_path / "without/tiny/floors").exists()
 
 
+@pytest.mark.slow
 def test_a_second_sweep_computes_no_floor_again_and_a_resume_none(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

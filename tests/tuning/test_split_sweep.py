@@ -40,6 +40,7 @@ def made_root(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return root
 
 
+@pytest.mark.slow
 def test_splits_are_an_axis_of_a_study(made_root: Path, tmp_path: Path, study_file: Callable[..., str]) -> None:
     results, one = tmp_path / "results", with_epochs(1)
     assert sweep_without_ray(study_file(**one), made_root, results) == 4

@@ -27,6 +27,7 @@ def of_search(jobs: Sequence[TrialJob], arm: str, repeat: int) -> list[TrialJob]
     return [job for job in of_arm(jobs, arm) if job.role == "search" and job.config.seed == 100 + 1000 * repeat]
 
 
+@pytest.mark.slow
 def test_every_search_selects_for_its_own_seeds(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
     plans = found.make_folder(**with_repeats(3)).study
@@ -60,6 +61,7 @@ def test_more_repeats_keep_the_first_search(tmp_path: Path) -> None:
     assert back.orphaned == frozenset(job.trial_id for job in added)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [5, 11])
 def test_a_killed_driver_ends_with_the_same_trials(tmp_path: Path, moment: int) -> None:
     undisturbed, killed = SimulatedSweep(tmp_path / "undisturbed"), SimulatedSweep(tmp_path / "killed")

@@ -42,6 +42,7 @@ def sweep_settings(found: SimulatedSweep, changes: dict[str, Any]) -> list[tuple
     return [tuple(get_leaf(job.config.to_plain(), path) for path in (*FINITE, "terms.conr.omega")) for job in jobs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_a_killed_search_ends_like_an_undisturbed_one(tmp_path: Path, sampler: str) -> None:
     changes = changed(sampler, trials=12)
