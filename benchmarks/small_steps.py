@@ -18,14 +18,14 @@ import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from training import draw_data
 
 from dirtune.config import TrialConfig
 from dirtune.data.cache import ResidentData, ResidentSplit, make_epoch_order
 from dirtune.frozen import read
-from dirtune.manifest import InputSpec, LabelSpec, Manifest, ShotRule, SplitInfo
+from dirtune.manifest import InputSpec
 from dirtune.models.build import build_regressor
 from dirtune.training.loop import run_steps
 from dirtune.training.objective import LossMeans
@@ -39,32 +39,6 @@ def make_config(batch: int) -> TrialConfig:
         "recipe": {"batch_size": batch},
     }
     return read(TrialConfig, settings, where="benchmark")
-
-
-def make_data(rows: int, columns: int) -> ResidentData:
-    """Return rows of random numbers with random labels between 0 and 10."""
-    generator = torch.Generator().manual_seed(0)
-    labels = 10 * torch.rand(rows, generator=generator, dtype=torch.float64)
-    bins = labels.long()
-    split = ResidentSplit(
-        sample_ids=tuple(f"{row:06d}" for row in range(rows)),
-        inputs={"features": torch.randn(rows, columns, generator=generator)},
-        labels=labels.float(),
-        label_bins=bins,
-        exact_labels=labels.numpy(),
-    )
-    counts = tuple(np.bincount(bins.numpy(), minlength=10).tolist())
-    manifest = Manifest(
-        name="synthetic",
-        inputs={"features": InputSpec(kind="vector", shape=(columns,))},
-        label=LabelSpec(name="label", unit="units", low=0, high=10, bin_width=1, num_bins=10),
-        shot_rules={"counts": ShotRule()},
-        default_shot_rule="counts",
-        splits={"train": SplitInfo(files=("none",), rows=rows, bin_counts=counts)},
-        content_hash="c" * 64,
-        split_fingerprint="s" * 64,
-    )
-    return ResidentData(manifest=manifest, device=torch.device("cpu"), splits={"train": split})
 
 
 def run_dirtune(config: TrialConfig, data: ResidentData, epochs: int) -> tuple[float, list[Tensor]]:
@@ -118,7 +92,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="list the functions of dirtune's steps")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    config, data = make_config(chosen.batch), make_data(chosen.rows, chosen.columns)
+    spec = InputSpec(kind="vector", shape=(chosen.columns,))
+    data = draw_data("features", spec, chosen.rows, torch.randn, torch.device("cpu"))
+    config = make_config(chosen.batch)
     per_epoch = -(-chosen.rows // chosen.batch)
     epochs = -(-chosen.steps // per_epoch)
     if chosen.profile:

@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -56,13 +57,28 @@ def make_config(encoder: str, batch: int, **recipe: Any) -> TrialConfig:
 
 def make_data(rows: int, pixels: int, device: torch.device) -> ResidentData:
     """Return random images in bytes with random labels between 0 and 10."""
+    spec = InputSpec(kind="image", shape=(3, pixels, pixels))
+    return draw_data("image", spec, rows, partial(torch.randint, 0, 256, dtype=torch.uint8), device)
+
+
+def draw_data(
+    name: str, spec: InputSpec, rows: int, draw: Callable[..., torch.Tensor], device: torch.device
+) -> ResidentData:
+    """Return a data set of one random input with random labels between 0 and 10.
+
+    Args:
+        name: of the input.
+        spec: of the input.
+        rows: number of samples.
+        draw: function of the input's size and `generator`.
+        device: where the data are.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = 10 * torch.rand(rows, generator=generator, dtype=torch.float64)
     bins = labels.long()
-    images = torch.randint(0, 256, (rows, 3, pixels, pixels), generator=generator, dtype=torch.uint8)
     split = ResidentSplit(
         sample_ids=tuple(f"{row:06d}" for row in range(rows)),
-        inputs={"image": images.to(device)},
+        inputs={name: draw((rows, *spec.shape), generator=generator).to(device)},
         labels=labels.float().to(device),
         label_bins=bins.to(device),
         exact_labels=labels.numpy(),
@@ -70,7 +86,7 @@ def make_data(rows: int, pixels: int, device: torch.device) -> ResidentData:
     counts = tuple(np.bincount(bins.numpy(), minlength=10).tolist())
     manifest = Manifest(
         name="synthetic",
-        inputs={"image": InputSpec(kind="image", shape=(3, pixels, pixels))},
+        inputs={name: spec},
         label=LabelSpec(name="label", unit="units", low=0, high=10, bin_width=1, num_bins=10),
         shot_rules={"counts": ShotRule()},
         default_shot_rule="counts",

@@ -91,7 +91,7 @@ def set_environment(settings: Mapping[str, str | None]) -> Iterator[None]:
 
 @contextmanager
 def replace_attributes(owner: Any, **values: Any) -> Iterator[None]:
-    """Set attributes of a module or a class that has no setting for it; restore them on exit."""
+    """Set attributes of an object, such as a module that has no setting for it; restore them on exit."""
     before = {name: getattr(owner, name) for name in values}
     for name, value in values.items():
         setattr(owner, name, value)

@@ -119,8 +119,9 @@ def start_two_processes() -> Iterator[None]:
         return get_node(gcs_address, node_id)
 
     with (
-        replace_attributes(services, ConsolePopen=partial(services.ConsolePopen, process_group=0)),
-        replace_attributes(services, get_node=get_node_at_once),
+        replace_attributes(
+            services, ConsolePopen=partial(services.ConsolePopen, process_group=0), get_node=get_node_at_once
+        ),
         replace_attributes(utils, get_dashboard_dependency_error=lambda: "not used"),
         replace_attributes(node.Node, **dict.fromkeys(_LEFT_OUT, lambda *_, **__: None)),
     ):
@@ -132,12 +133,10 @@ def _hide_progress_bars() -> Iterator[None]:
     """Let Ray Data draw no bars, of which there is one for every pass, and an escape code at the end of the process."""
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    before, context.enable_progress_bars = context.enable_progress_bars, False
     try:
-        yield
+        with replace_attributes(ray.data.DataContext.get_current(), enable_progress_bars=False):
+            yield
     finally:
-        context.enable_progress_bars = before
         # Ray's logger of its command line initializes the colors of the terminal, which colorama resets.
         if (colors := sys.modules.get("colorama.initialise")) is not None:  # codespell:ignore
             atexit.unregister(colors.reset_all)
