@@ -115,8 +115,8 @@ class OwnOptions(Splitting, TextFormat):
     """Length after which labels repeat, such as 360 for degrees; null: found for angles of a full turn. Errors are differences of
     numbers all the same, of which ingest and plan remind."""
     held_back: float | None = Field(default=None, gt=0, le=0.3)
-    """Maximum share of the rows in val, and again in test, if the splits are made here (`choose_recipe`); null: a tenth, of
-    small sets up to a fifth, which gives 150 rows."""
+    """Maximum share of the rows in val, and again in test, if the splits are made here (`choose_recipe`); null: a tenth;
+    of small sets without groups up to a fifth, which gives 150 rows."""
     many_above: int | None = Field(default=None, ge=0)
     """Shot region many: label bins with more training rows than this, 100 if only `few_below` is given. If neither is given,
     the regions have a third of the test rows each (`dirtune.data.shot_rule`)."""
@@ -340,8 +340,10 @@ def divide(
         published=None if entries.published is None else entries.published[positions],
     )
     # Chosen after unusable rows are out: they would count in the shares.
-    recipe = choose_recipe(rows, options.held_back or float(np.clip(SMALL_TEST / len(rows.ids), 0.1, 0.2)))
-    assignment = split_rows(rows, options.splitting, recipe, contents=contents)
+    splitting = options.splitting
+    largest = 0.1 if splitting.split == "grouped" else 0.2
+    recipe = choose_recipe(rows, options.held_back or float(np.clip(SMALL_TEST / len(rows.ids), 0.1, largest)))
+    assignment = split_rows(rows, splitting, recipe, contents=contents)
     return Division(options=options, rows=rows, positions=positions, assignment=assignment)
 
 

@@ -39,21 +39,25 @@ def without_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_address_fails_before_ray_waits_for_it() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"^{address}: not reachable"), connect_to_cluster(address):
-        pass
+    # Bound, so that no other process gets the port, but not listening.
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^{address}: not reachable"), connect_to_cluster(address):
+            pass
 
 
 def test_auto_is_examined_like_the_address_that_it_stands_for() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     # In a process of its own, which has no Ray. Ray prefers the variable to the clusters of the machine.
     code = "from dirtune.data.connect import connect_to_cluster\nwith connect_to_cluster('auto'): pass"
-    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    # At every address of the machine, because Ray replaces 127.0.0.1 by the address of the node.
+    with socket.socket() as unused:
+        unused.bind(("", 0))
+        port = unused.getsockname()[1]
+        environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
     assert re.search(rf"InputError: auto, [\d.]+:{port}: not reachable", done.stderr)
 
 

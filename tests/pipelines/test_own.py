@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,10 @@ def _faults(folder: Path, rows: list[str], **given: object) -> list[str]:
     return [str(fault).removeprefix(str(sheet.path)) for fault in sheet.faults]
 
 
-def _divided(labels: np.ndarray, folder: Path, **given: object) -> Division:
-    sheet = _sheet(folder, [f"{row},,,{label!r}" for row, label in enumerate(labels.tolist())])
+def _divided(labels: np.ndarray, folder: Path, names: Sequence[str] | None = None, **given: object) -> Division:
+    names = [""] * len(labels) if names is None else names
+    rows = enumerate(zip(names, labels.tolist(), strict=True))
+    sheet = _sheet(folder, [f"{row},{name},,{label!r}" for row, (name, label) in rows])
     options = _options(**given)
     entries = read_entries(sheet, options)
     used = sheet.select_usable(0)
@@ -105,22 +108,21 @@ def test_grouped_splits_need_a_column_of_groups(tmp_path: Path) -> None:
         _divided(_long_tail(), tmp_path, split="grouped")
 
 
-def test_rows_of_a_group_stay_in_one_split_unless_splits_are_made_without_groups(tmp_path: Path) -> None:
-    labels, names = _long_tail(240), [f"person {row % 12}" for row in range(240)]
-    sheet = _sheet(
-        tmp_path,
-        [f"{row},{name},,{label!r}" for row, (name, label) in enumerate(zip(names, labels.tolist(), strict=True))],
-    )
+@pytest.mark.parametrize(("number", "rows"), [(12, 240), (40, 1000), (60, 2400)])
+def test_rows_of_a_group_stay_in_one_split_unless_splits_are_made_without_groups(
+    tmp_path: Path, number: int, rows: int
+) -> None:
+    labels, names = _long_tail(rows), [f"person {row % number}" for row in range(rows)]
     shared = {}
     for split in ("made", None):
-        options = _options(group="person", **({"split": split} if split else {}))
-        entries, used = read_entries(sheet, options), sheet.select_usable(0)
-        division = divide(options, entries, used, list(range(len(used))))
-        rows = [division.assignment.find_rows(each) for each in ("train", "val", "test")]
-        groups = [set(np.array(names)[each].tolist()) for each in rows]
+        division = _divided(labels, tmp_path, names, group="person", **({"split": split} if split else {}))
+        found = [division.assignment.find_rows(each) for each in ("train", "val", "test")]
+        groups = [set(np.array(names)[each].tolist()) for each in found]
         shared[split] = len(groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2])
-        assert all(len(each) for each in rows)
+        assert all(len(each) for each in found)
     assert shared["made"] > 0 == shared[None]
+    # About a tenth of the groups each
+    assert [len(each) for each in groups[1:]] == pytest.approx([number / 10] * 2, rel=0.4)
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
