@@ -109,7 +109,7 @@ def make_kinds(root: Path) -> dict[str, Kind]:
             lambda file: _to_plain(checkpoint.load_checkpoint(Storage.open(begun))),
             is_optional=True,
         ),
-        "optuna.db": Kind([own / "optuna.db"], lambda file: _read_searches(study, root)),
+        "optuna.log": Kind([own / "optuna.log"], lambda file: _read_searches(study, root)),
         "data manifest": Kind([home / "manifest.json"], lambda file: read_manifest(data, DATASET)),
         "kept model": Kind(
             sorted(own.glob("models/*/model.safetensors")), lambda file: _read_model(folder, file.parent.name)
@@ -155,8 +155,8 @@ def _read_searches(study: Path, root: Path) -> object:
     """Return the ended trials of all searches as a resumed sweep has them."""
     folder = open_study_folder(study.read_text(), str(study), data=root / "data", results=root / "results")
     maker = JobMaker(study=folder.study, fingerprint=folder.manifest.fingerprint)
-    with folder.open_optuna_storage() as optuna_url:
-        optuna_storage.restore_searches(folder.storage, maker, optuna_url, read_recorded_trials(folder.storage))
+    with folder.open_journal() as journal:
+        optuna_storage.restore_searches(folder.storage, maker, journal, read_recorded_trials(folder.storage))
         return {
             plan.name: sorted(
                 (
@@ -165,7 +165,7 @@ def _read_searches(study: Path, root: Path) -> object:
                     trial.values,
                     sorted(trial.params.items()),
                 )
-                for trial in optuna_storage.open_search(folder.study, plan, optuna_url).get_trials(deepcopy=False)
+                for trial in optuna_storage.open_search(folder.study, plan, journal).get_trials(deepcopy=False)
                 if trial.state.is_finished() and optuna_storage.TRIAL_ID in trial.user_attrs
             )
             for plan in folder.study.searches

@@ -4,8 +4,8 @@ Run: `.venv/bin/python benchmarks/faults.py [--scenarios plain tpe ...] [--fault
 [--json FILE]`
 
 A small study is swept once without faults, and its operations are counted: listing and reading files, creating folders,
-writing, flushing and renaming a file, removing and moving, statements and commits of Optuna's database; in an object store
-the requests. Then the sweep is run again for every `--step`-th operation, in an empty folder, with a fault there:
+writing, flushing and renaming a file, appending to Optuna's journal, removing and moving; in an object store the requests. Then
+the sweep is run again for every `--step`-th operation, in an empty folder, with a fault there:
 
     kill     the process gets SIGKILL; of a file that is being written, half is there
     full     the disk is full from there on
@@ -36,7 +36,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -49,17 +48,15 @@ from typing import IO, Any, Literal, get_args
 from unittest import mock
 
 import pyarrow.fs as pafs
-import sqlalchemy
 import yaml
 from inline_sweeps import DATASET, Ended, import_what_commands_need, run_command, run_in_fork, write_dataset
 from kills import count_rows, find_differences
-from sqlalchemy import event
 
 from dirtune.io import storage
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import TABLES
 from dirtune.tuning.execution import driver
-from dirtune.tuning.folder import lock, optuna_storage
+from dirtune.tuning.folder import journal, lock
 
 FaultKind = Literal["kill", "full", "error", "outage", "answer"]
 NAME = "faulty"
@@ -183,33 +180,13 @@ class Injector:
 
         def faulty_open(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             stream = open_file(path, mode, *args, **kwargs)
-            return _FaultyFile(self, stream, path) if is_inside(path) and mode == "xb" else stream
+            return _FaultyFile(self, stream, path) if is_inside(path) and mode in ("xb", "ab") else stream
 
         Path.mkdir, Path.replace, Path.open = faulty_mkdir, faulty_replace, faulty_open  # type: ignore[method-assign,assignment]
         os.fsync = self.wrap(fsync, "fsync", takes_space=True)  # type: ignore[assignment]
-        self._watch_sql()
 
     def _is_inside(self, path: Path) -> bool:
         return str(path).startswith(self.root)
-
-    def _watch_sql(self) -> None:
-        def fail_sql(statement: str) -> None:
-            if self.kind == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            text = "database or disk is full" if self.kind == "full" else "disk I/O error"
-            raise sqlalchemy.exc.OperationalError(statement, (), sqlite3.OperationalError(text))
-
-        def before_statement(connection: Any, cursor: Any, statement: str, *_: object) -> None:
-            is_write = not statement.lstrip().upper().startswith(("SELECT", "PRAGMA"))
-            if is_write and self.is_hit(takes_space=True):
-                fail_sql(statement)
-
-        def before_commit(connection: Any) -> None:
-            if self.is_hit(takes_space=True):
-                fail_sql("COMMIT")
-
-        event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", before_statement)
-        event.listen(sqlalchemy.engine.Engine, "commit", before_commit)
 
 
 class _FaultyFile:
@@ -429,7 +406,7 @@ class Campaign:
 
         def shorten_waits() -> None:
             storage.FIRST_BACKOFF, lock.SETTLE_SECONDS = 0.001, 0.001
-            driver.RETRY_SECONDS = lock.RETRY_SECONDS = optuna_storage.RETRY_SECONDS = 0.02
+            driver.RETRY_SECONDS = lock.RETRY_SECONDS = journal.RETRY_SECONDS = 0.02
             prepare()
 
         return run_command(arguments, self.scratch / "log", shorten_waits, finish)

@@ -2,7 +2,7 @@
 
     python benchmarks/simulated_cluster.py [--workers 512] [--trials 4096] [--seconds 30] [--sampler tpe] [--scheduler asha]
 
-Real: the study folder and its lock, the queue, Optuna and its database, the scheduler, the driver, every record and its progress on
+Real: the study folder and its lock, the queue, Optuna and its journal, the scheduler, the driver, every record and its progress on
 the disk. Pretended: the workers, whose trials last `--seconds` on a simulated clock (with 10 % of jitter, an epoch each third of
 it) and whose errors are a formula; and Ray Tune, whose own time per event is not in these figures (`many_trials.py` has it with
 real workers). The clock waits for the driver: while it handles an event, for as long as that really takes, other workers that have
@@ -282,10 +282,10 @@ def open_driver(root: Path, raw: dict[str, Any], workers: int) -> Iterator[Drive
     with (
         stop_request.watch_for_stop(folder.storage) as stop,
         folder.lock() as lock,
-        folder.open_optuna_storage() as optuna_url,
+        folder.open_journal() as journal,
     ):
-        recorded = folder.reconcile(optuna_url)
-        queue = TrialQueue(folder, optuna_url, recorded, code_version="simulated")
+        recorded = folder.reconcile(journal)
+        queue = TrialQueue(folder, journal, recorded, code_version="simulated")
         yield Driver(queue, folder, View(), stop, workers, lock.check)
 
 

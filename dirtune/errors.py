@@ -43,7 +43,6 @@ _TRAINING_PACKAGES = {
     "pooch",
     "ray",
     "safetensors",
-    "sqlalchemy",
     "torch",
     "torchvision",
 }

@@ -166,7 +166,7 @@ def test_results_are_read_where_nothing_can_be_trained(folder: Path) -> None:
     """Without the packages of the extra `train` the calls on results work, and the others say what to install."""
     script = """
 import sys
-missing = ("ray", "torch", "torchvision", "optuna", "sqlalchemy", "jaxtyping", "pooch", "nltk", "fsspec")
+missing = ("ray", "torch", "torchvision", "optuna", "jaxtyping", "pooch", "nltk", "fsspec")
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in missing:

@@ -147,6 +147,27 @@ class Storage:
 
         self._retry(write)
 
+    def append(self, name: str, content: bytes) -> None:
+        """Append to a file on a local disk, which it creates; a process that is killed may leave a part of the content."""
+        path = self.path(name)
+
+        def append() -> None:
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with Path(path).open("ab", buffering=0) as stream:
+                    size, left = stream.tell(), memoryview(content)
+                    try:
+                        while left:
+                            left = left[stream.write(left) :]
+                        os.fsync(stream.fileno())
+                    except OSError:
+                        stream.truncate(size)
+                        raise
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
+
+        self._retry(append)
+
     def list_files(self, folder: str = "", *, suffix: str = "") -> list[str]:
         """Return the sorted names (without the folder) of the files directly in `folder`; empty if it does not exist."""
         # A leading dot marks a file that is still being written

@@ -338,7 +338,7 @@ def _equalize_searches(folder: StudyFolder) -> int:
             by_arm[row["arm"]].append(row["trial_id"])
     fewest = max(1, min(len(trials) for trials in by_arm.values()))
     # The storage of the searches is restored from the records; a trial that it knows and that has none would run again.
-    storage.remove(layout.OPTUNA_DB)
+    storage.remove(layout.OPTUNA_JOURNAL)
     records.orphan_records(storage, [trial for trials in by_arm.values() for trial in trials[fewest:]])
     return fewest
 

@@ -139,8 +139,8 @@ def _run_missing(
         from dirtune.tuning.execution.run import run_missing_trials
 
         return run_missing_trials(folder, options, view)
-    with folder.lock(), folder.open_optuna_storage() as optuna_url:
-        recorded = folder.reconcile(optuna_url, options.retry)
+    with folder.lock(), folder.open_journal() as journal:
+        recorded = folder.reconcile(journal, options.retry)
         # The driver that ran the last trial may have been killed before it did
         compact_if_outdated(folder.storage)
         problem = floors.record_missing_floors(folder, options.data)

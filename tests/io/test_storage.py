@@ -76,7 +76,8 @@ def test_a_killed_writer_never_leaves_a_partial_file(tmp_path: Path) -> None:
         assert content in (b"", b"a" * 3_000_000, b"b" * 3_000_000)
 
 
-def test_a_write_to_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["write", "append"])
+def test_a_write_to_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path: Path, method: str) -> None:
     script = """
         import errno, resource, sys
         from dirtune.io.storage import Storage
@@ -84,11 +85,11 @@ def test_a_write_to_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(
         storage.write("x", b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
-            storage.write("x", b"new" * 1000)
+            getattr(storage, sys.argv[2])("x", b"new" * 1000)
         except OSError as error:
             print(errno.errorcode[error.errno], error.filename)
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), method]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"EFBIG {tmp_path / 'x'}"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
@@ -126,7 +127,8 @@ def test_a_storage_with_retries_reads_and_writes_after_a_failure_ends(tmp_path: 
         plain.write("a/x", b"1")
     retrying.get_folder("a").write("x", b"1")
     unblocked.join()
-    assert plain.read("a/x") == b"1"
+    retrying.append("a/x", b"2")
+    assert plain.read("a/x") == b"12"
     (tmp_path / "a/x").unlink()
     (tmp_path / "a").rmdir()
     unblocked = block(tmp_path / "a", seconds=0.6)

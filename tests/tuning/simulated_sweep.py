@@ -76,7 +76,6 @@ class SimulatedSweep:
         self.folder = self.results.get_folder(name)
         self.outcome = outcome or (lambda config: TrialOutcome(status="complete", objective=error_of(config)))
         Path(self.folder.path()).mkdir(parents=True, exist_ok=True)
-        self.optuna_url = f"sqlite:///{self.folder.path('optuna.db')}"
 
     def make_folder(self, **changes: Any) -> StudyFolder:
         study = resolve({**STUDY, "name": self.name, **changes}, where="test")
@@ -85,12 +84,20 @@ class SimulatedSweep:
     def find_reuse(self, **changes: Any) -> Reuse:
         return self.make_folder(**changes).find_reuse()
 
+    def reconcile(self, **changes: Any) -> None:
+        """Make the folder the study's."""
+        folder = self.make_folder(**changes)
+        with folder.open_journal() as journal:
+            folder.reconcile(journal)
+
     def make_queue(self, **changes: Any) -> TrialQueue:
         """Reconcile the folder with a study and return the trials to run."""
         folder = self.make_folder(**changes)
-        recorded = folder.reconcile(self.optuna_url)
+        with folder.open_journal() as journal:
+            recorded = folder.reconcile(journal)
+        # On a local disk, it stays open
         first_settings = find_first_settings(folder.study, self.results)
-        return TrialQueue(folder, self.optuna_url, recorded, first_settings=first_settings, code_version="v")
+        return TrialQueue(folder, journal, recorded, first_settings=first_settings, code_version="v")
 
     def sweep(self, *, concurrent: int = 2, die_after: int | None = None, **changes: Any) -> list[TrialJob]:
         """Run the missing trials and return them in the order of their end; die after a number of ended trials."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import dirtune
 from dirtune.data.blocks import Blocks
@@ -45,6 +48,12 @@ DIGITS: dict[str, Any] = {
 }
 
 
+def load_search(folder: Path, name: str) -> optuna.Study:
+    """Return a search as Optuna reads it from the journal of a study's folder."""
+    journal = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
+    return optuna.load_study(study_name=f"tiny/{name}", storage=journal)
+
+
 def with_epochs(epochs: int) -> dict[str, Any]:
     """Return the change of `STUDY` that trains for a number of epochs."""
     return {"base": {**STUDY["base"], "recipe": {**STUDY["base"]["recipe"], "epochs": epochs}}}
@@ -66,8 +75,8 @@ def sweep_without_ray(study: str, data: Path, results: Path, *, limit: int | Non
     )
     worker = ResidentWorker(settings, Blocks(Storage.open(data), None), torch.device("cpu"))
     count = 0
-    with folder.open_optuna_storage() as optuna_url:
-        queue = TrialQueue(folder, optuna_url, folder.reconcile(optuna_url))
+    with folder.open_journal() as journal:
+        queue = TrialQueue(folder, journal, folder.reconcile(journal))
         while count != limit and (job := queue.get_next()) is not None:
             worker.start(job)
             while not (result := worker.step()).has_ended:

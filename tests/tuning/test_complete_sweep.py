@@ -91,13 +91,13 @@ def test_what_a_driver_that_was_killed_behind_its_last_record_has_not_done_is_do
     assert not half.exists()
 
 
-@pytest.mark.parametrize("lost", [["study.yaml"], ["study.yaml", "study.json", "selected.json", "optuna.db"]])
+@pytest.mark.parametrize("lost", [["study.yaml"], ["study.yaml", "study.json", "selected.json", "optuna.log"]])
 def test_files_that_something_else_has_deleted_are_written_again(
     data_root: Path, tmp_path: Path, study_file: Callable[..., str], lost: list[str]
 ) -> None:
     path = study_file(**TOY, **SEARCH)
     sweep_without_ray(path, data_root, tmp_path)
-    before = {name: (tmp_path / "tiny" / name).read_bytes() for name in lost if name != "optuna.db"}
+    before = {name: (tmp_path / "tiny" / name).read_bytes() for name in lost if name != "optuna.log"}
     statuses = read_statuses(Storage.open(tmp_path / "tiny"))
     for name in lost:
         (tmp_path / "tiny" / name).unlink()

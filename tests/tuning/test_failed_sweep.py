@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 import pytest
 
@@ -19,7 +18,7 @@ from dirtune.training.checkpoint import save_checkpoint
 from dirtune.training.trial import TrialJob, read_progress
 from dirtune.tuning.execution.tune_run import WORKER_RESTARTS
 from dirtune.tuning.interface import SweepSummary, View
-from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, metrics, open_folder, rows, with_epochs
+from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, load_search, metrics, open_folder, rows, with_epochs
 
 pytestmark = pytest.mark.ray
 
@@ -106,7 +105,7 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
     (row,) = rows("select * from trials where arm = 'conr'", tmp_path).to_dict("records")
     assert (row["trial_id"], row["status"], row["epochs_run"]) == (trial_id, "complete", 12)
     assert pd.isna(row["error_class"])
-    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db")
+    told = load_search(tmp_path / "tiny", "conr")
     assert [trial.state.name for trial in told.trials] == ["FAIL", "COMPLETE"]
     assert told.trials[0].params == told.trials[1].params
 

@@ -61,7 +61,7 @@ def check_flips(results: Results) -> None:
         results["bit_flips"], 0
     )
     # These two are made again from the records.
-    made_again = {"compacted", "optuna.db"}
+    made_again = {"compacted", "optuna.log"}
     assert all(each["refused"] for name, each in results["bit_flips"].items() if name not in made_again)
 
 

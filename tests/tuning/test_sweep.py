@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 import pytest
 import yaml
@@ -18,7 +17,7 @@ from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.kept import measure_models
 from dirtune.study.resolve import load_study
-from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, metrics, rows, sweep_without_ray
+from tests.tuning.sweeps import DIGITS, ONE_WORKER, STUDY, load_search, metrics, rows, sweep_without_ray
 
 pytestmark = pytest.mark.ray
 
@@ -129,7 +128,7 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
     assert set(trials["trial_id"]) & measure_models(Storage.open(tmp_path / "tiny")).keys() == {best}
     assert trials["config.model.projection_dim"].dtype.kind in "iIf"
     assert trials["config.terms.conr.beta"].nunique() == 8
-    told = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/tiny/optuna.db").trials
+    told = load_search(tmp_path / "tiny", "conr").trials
     by_state = pd.Series([trial.state for trial in told]).value_counts()
     assert by_state.get(TrialState.COMPLETE, 0) == (trials["status"] == "complete").sum()
     assert by_state.get(TrialState.PRUNED, 0) == (trials["status"] == "pruned").sum() > 0

@@ -1,6 +1,6 @@
 """Trials of a searched arm: settings and outcomes, in the order in which they ended.
 
-Everything comes from the records and from the space in `study.json`, not from the sweep's own database, so that it can
+Everything comes from the records and from the space in `study.json`, not from the sweep's journal, so that it can
 be read while a sweep runs and after its driver is gone. A pruned trial has the objective of its best epoch until then,
 which is not comparable with that of a complete one.
 """

@@ -41,16 +41,16 @@ def run_missing_trials(folder: reconcile.StudyFolder, options: RunOptions, view:
         with (
             stop_request.watch_for_stop(storage) as stop,
             folder.lock() as lock,
-            folder.open_optuna_storage() as optuna_url,
+            folder.open_journal() as journal,
         ):
             # Again: another driver may have recorded trials between the plan and the lock.
             orphaned = folder.find_reuse().orphaned
-            recorded = folder.reconcile(optuna_url, options.retry)
+            recorded = folder.reconcile(journal, options.retry)
             # Counted again: trials that are retried are missing now.
             plan = replace(plan, trials=count_trials(folder), recorded_trials=len(recorded))
             queue = TrialQueue(
                 folder,
-                optuna_url,
+                journal,
                 recorded,
                 first_settings=find_first_settings(study, options.results),
                 code_version=provenance.get_code_version(),

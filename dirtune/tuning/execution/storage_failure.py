@@ -8,15 +8,12 @@ process is left to record how trials end. All records are complete, and `resume`
 Ray Tune would replace an exception of its searcher and callbacks by one of its own, with a traceback as its text. So the
 methods of the driver that Tune calls capture storage errors instead of raising them, and the driver starts nothing more.
 
-Trade-off: Optuna's storage is not retried, since the state of its objects after a step that failed half-way is unknown; nor
-are the tables that a selection is computed from.
+Trade-off: the tables that a selection is computed from are not read again.
 """
 
 import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
-
-from optuna.exceptions import StorageInternalError
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
@@ -41,7 +38,7 @@ def capture_storage_errors(method: Callable[Concatenate[_S, _P], _R]) -> Callabl
     def capture(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
         try:
             return method(self, *args, **kwargs)
-        except (OSError, StorageInternalError, LockLostError) as error:
+        except (OSError, LockLostError) as error:
             self.storage_failure = self.storage_failure or error
             return None
 
@@ -59,9 +56,7 @@ def raise_storage_failure(folder: Storage, failure: Exception | None) -> None:
         return
     if isinstance(failure, LockLostError):
         raise failure
-    # Optuna's own text about a failed commit blames the data; its cause is the error of the database.
-    error = failure.__cause__ or failure
-    reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    reason = str(getattr(failure, "strerror", None) or str(failure) or type(failure).__name__).splitlines()[0]
     rule = (
         f"cannot be written or read ({reason}), so the sweep has ended; "
         "all records are complete, and `dirtune resume` runs the rest"

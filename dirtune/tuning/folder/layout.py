@@ -11,7 +11,7 @@
     trials/TRIAL/                     files of one trial (`dirtune.training.trial`)
     models/TRIAL/                     kept model of one trial (`dirtune.training.kept_model`)
     orphaned/models/TRIAL/            models of trials that the study no longer plans
-    optuna.db                         Optuna studies of the searches
+    optuna.log                        journal of the searches (`dirtune.tuning.folder.journal`)
     driver.json, stop.json            lock of the running driver; request to stop it
 
 Names that readers of results need are defined in `dirtune.results.records.names`.
@@ -24,7 +24,7 @@ __all__ = [
     "GROUPS",
     "LOCK",
     "MANIFEST",
-    "OPTUNA_DB",
+    "OPTUNA_JOURNAL",
     "ORPHANED",
     "PLUGINS",
     "PROVENANCE",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 STUDY_YAML = "study.yaml"
-OPTUNA_DB = "optuna.db"
+OPTUNA_JOURNAL = "optuna.log"
 ORPHANED = "orphaned"
 LOCK = "driver.json"
 STOP_REQUEST = "stop.json"

@@ -1,129 +1,28 @@
-"""Optuna storage of a sweep: one Optuna study per searched arm, which can be rebuilt from the records.
+"""Optuna studies of a sweep's searches, one per searched arm, which can be rebuilt from the records.
 
-The storage of a sweep in an object store is copied back when its driver ends; if the driver is killed, the copy is lost, and
-anybody may delete or damage the file. The records remain, and with them the spent budget: a resumed search must neither spend
-it again nor lose its results. A file that is no intact database of this release of Optuna is therefore removed, and a search
-that differs from the records is made again; it then asks only for the trials that had started.
+The journal may be gone or changed (`dirtune.tuning.folder.journal`). The records remain, and with them the spent budget: a
+resumed search must neither spend it again nor lose its results. A search that differs from the records is made again; it then
+asks only for the trials that had started.
 """
 
 import contextlib
 import math
-import sqlite3
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dirtune.errors import Fault, InputError
-from dirtune.io.storage import RETRY_SECONDS, Storage
+from dirtune.io.storage import Storage
 from dirtune.results.records.schema import Status
 from dirtune.study import resolve, space
-from dirtune.tuning.folder import jobs, layout, records
-from dirtune.tuning.folder.lock import LockLostError
+from dirtune.tuning.folder import jobs, records
 
 TRIAL_ID = "trial_id"
 """User attribute of an Optuna trial: its trial id in the sweep."""
-
-
-@contextlib.contextmanager
-def open_optuna_storage(folder: Storage) -> Iterator[str]:
-    """Yield the URL of a sweep's Optuna storage; for a remote folder, it is a local copy that is written back at exit."""
-    if folder.is_local:
-        path = Path(folder.path(layout.OPTUNA_DB))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_if_unusable(path)
-        with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
-            yield _make_url(path)
-        return
-    # SQLite needs a file on a local disk
-    with tempfile.TemporaryDirectory(prefix="dirtune-optuna-") as scratch:
-        local = Path(scratch) / layout.OPTUNA_DB
-        if folder.exists(layout.OPTUNA_DB):
-            local.write_bytes(folder.read(layout.OPTUNA_DB))
-        _remove_if_unusable(local)
-        try:
-            with _name_storage_errors(folder.path(layout.OPTUNA_DB)):
-                yield _make_url(local)
-        # The driver that has taken the study writes its own
-        except LockLostError:
-            local.unlink(missing_ok=True)
-            raise
-        finally:
-            # If this fails, the next sweep restores the searches from the records
-            with contextlib.suppress(OSError):
-                if local.exists():
-                    folder.with_retry(RETRY_SECONDS).write(layout.OPTUNA_DB, local.read_bytes())
-
-
-def _remove_if_unusable(path: Path) -> None:
-    """Remove a file that is no intact database of this release of Optuna; one that another process has locked stays."""
-    if path.exists() and _find_database_fault(path) is not None:
-        # With its journal, which would be played back into the new file
-        for each in (path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("journal", "wal", "shm"))):
-            each.unlink(missing_ok=True)
-
-
-def _find_database_fault(path: Path) -> str | None:
-    """Return why Optuna cannot use a database, or None if it can, or if that cannot be told now."""
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
-            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            # Locked by another process, if this fails
-            database.execute("BEGIN IMMEDIATE").close()
-    except sqlite3.OperationalError:
-        return None
-    # The text of a damaged page may be none
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        return str(error)
-    if verdict != "ok":
-        return str(verdict)
-    try:
-        storage = optuna.storages.RDBStorage(_make_url(path))
-        for study in storage.get_all_studies():
-            storage.get_all_trials(study._study_id)
-    # A disk that fails is an outage. RuntimeError: of another release; the others: tables of another program, or values that
-    # Optuna has not written
-    except _get_database_errors() as error:
-        return str(error) if "no such" in str(error.__cause__ or error) else None
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _get_database_errors() -> tuple[type[Exception], ...]:
-    # Called when there is an error: a sweep whose trials are all recorded opens no database, and SQLAlchemy is slow to import.
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return StorageInternalError, SQLAlchemyError
-
-
-def _make_url(path: Path) -> str:
-    return f"sqlite:///{quote(str(path))}"
-
-
-@contextlib.contextmanager
-def _name_storage_errors(where: str) -> Iterator[None]:
-    """Raise an error of Optuna's storage as one sentence.
-
-    Raises:
-        InputError: the database is locked by another process, cannot be written, or is of another release of Optuna.
-    """
-    try:
-        yield
-    except _get_database_errors() as error:
-        # Optuna's own text about a failed commit blames the data; its cause is the error of the database
-        cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
-        rule = f"cannot be used ({reason}); records are complete, and without this file searches are rebuilt from them"
-        raise InputError(Fault(where=where, rule=rule)) from None
 
 
 def get_search_name(study: str, search: str) -> str:
@@ -131,10 +30,8 @@ def get_search_name(study: str, search: str) -> str:
     return f"{study}/{search}"
 
 
-def open_search(
-    study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, storage: str | BaseStorage
-) -> optuna.Study:
-    """Return the Optuna study of a search, from a URL or an open storage; create it if it does not exist."""
+def open_search(study: resolve.ResolvedStudy, search: resolve.ArmSearchPlan, journal: BaseStorage) -> optuna.Study:
+    """Return the Optuna study of a search; create it if it does not exist."""
     # Optuna's own lines would break the progress display
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = (study.objective, *study.secondary)
@@ -142,16 +39,19 @@ def open_search(
         "minimize" if each.mode == "min" else "maximize" for each in objectives
     ]
     name = get_search_name(study.name, search.name)
-    return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
+    # Optuna would write a step for an existing study, too
+    with contextlib.suppress(KeyError):
+        return optuna.load_study(study_name=name, storage=journal)
+    return optuna.create_study(study_name=name, storage=journal, directions=directions)
 
 
 def restore_searches(
-    folder: Storage, maker: jobs.JobMaker, storage: str | BaseStorage, recorded: Sequence[records.RecordedTrial]
+    folder: Storage, maker: jobs.JobMaker, journal: BaseStorage, recorded: Sequence[records.RecordedTrial]
 ) -> None:
     """Make the Optuna studies of searches agree with the records.
 
     Recorded trials that an Optuna study lacks are added. A study with other settings or outcomes than the records is made
-    again from them: Optuna's database has no checksums, and a changed number would lead the search elsewhere without a word.
+    again from them: the journal has no checksums, and a changed number would lead the search elsewhere without a word.
     """
     study = maker.study
     # Optuna accepts intermediate values of one objective
@@ -164,11 +64,11 @@ def restore_searches(
         }
         if not expected:
             continue
-        search = open_search(study, plan, storage)
+        search = open_search(study, plan, journal)
         distributions = {path: to_optuna_distribution(each) for path, each in plan.arm.space.items()}
         if not _agrees_with_records(search.get_trials(deepcopy=False), expected, distributions, maker, plan):
-            optuna.delete_study(study_name=search.study_name, storage=storage)
-            search = open_search(study, plan, storage)
+            optuna.delete_study(study_name=search.study_name, storage=journal)
+            search = open_search(study, plan, journal)
         known = {trial.user_attrs.get(TRIAL_ID) for trial in search.get_trials(deepcopy=False)}
         for trial_id, ended in expected.items():
             if trial_id not in known:

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from pydantic import ValidationError
 
 from dirtune import plugins
@@ -36,7 +37,7 @@ from dirtune.study.expand import format_search_name
 from dirtune.study.resolve import ResolvedStudy
 from dirtune.training.provenance import collect_provenance
 from dirtune.training.trial import remove_temporary_files
-from dirtune.tuning.folder import confirmation, jobs, layout, lock, models, optuna_storage, records
+from dirtune.tuning.folder import confirmation, jobs, journal, layout, lock, models, optuna_storage, records
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, reset_failed_trials
 
 _TEXT_HASH = "study_yaml"
@@ -81,9 +82,9 @@ class StudyFolder:
         """Hold the folder's lock while the block runs; raise `InputError` if another driver owns it."""
         return lock.lock(self.storage)
 
-    def open_optuna_storage(self) -> AbstractContextManager[str]:
-        """Yield the URL of the Optuna storage of the study's searches."""
-        return optuna_storage.open_optuna_storage(self.storage)
+    def open_journal(self) -> AbstractContextManager[BaseStorage]:
+        """Yield the Optuna storage of the study's searches."""
+        return journal.open_journal(self.storage)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the content of `study.json`."""
@@ -114,20 +115,20 @@ class StudyFolder:
         return _Comparison.read(self).find_reuse()
 
     def reconcile(
-        self, optuna_url: str, retry: Collection[schema.ErrorClass] = ALWAYS_RETRIED
+        self, searches: BaseStorage, retry: Collection[schema.ErrorClass] = ALWAYS_RETRIED
     ) -> list[records.RecordedTrial]:
         """Make the folder the study's: orphan, restore and retry records; return the recorded trials afterwards.
 
         Args:
-            optuna_url: URL of the sweep's Optuna storage.
+            searches: the sweep's journal.
             retry: error classes of failed trials to run again.
         """
         self.storage.remove_abandoned_files()
         comparison = _Comparison.read(self)
-        comparison.remove_changed_searches(optuna_url)
+        comparison.remove_changed_searches(searches)
         comparison.write()
-        searches = [optuna_storage.get_search_name(self.study.name, each.name) for each in self.study.searches]
-        reset_failed_trials(self.storage, retry, optuna_url, searches)
+        names = [optuna_storage.get_search_name(self.study.name, each.name) for each in self.study.searches]
+        reset_failed_trials(self.storage, retry, searches, names)
         recorded = records.read_recorded_trials(self.storage)
         maker = jobs.JobMaker(study=self.study, fingerprint=self.manifest.fingerprint)
         # A driver that was killed, or an earlier `keep_models`, may have left some
@@ -251,7 +252,7 @@ class _Comparison:
             if self._is_unchanged(arm.name)
         }
 
-    def remove_changed_searches(self, optuna_url: str) -> None:
+    def remove_changed_searches(self, searches: BaseStorage) -> None:
         """Delete the Optuna studies of arms whose search has changed; before `write`, which makes them look unchanged."""
         searched = set((self.before or {}).get("spaces", {}))
         study_name, unchanged = self.folder.study.name, self.unchanged_searches
@@ -262,11 +263,8 @@ class _Comparison:
             for name in (arm, *(format_search_name(arm, repeat) for repeat in range(1, repeats)))
         ]
         changed = {optuna_storage.get_search_name(study_name, name) for name in names}
-        # Opening the storage takes a second
-        if not changed:
-            return
-        for name in changed.intersection(optuna.get_all_study_names(optuna_url)):
-            optuna.delete_study(study_name=name, storage=optuna_url)
+        for name in changed.intersection(optuna.get_all_study_names(searches)):
+            optuna.delete_study(study_name=name, storage=searches)
 
     def write(self) -> None:
         """Move records, and write the files of the study."""

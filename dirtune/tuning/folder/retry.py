@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import get_args
 
 import optuna
+from optuna.storages import BaseStorage
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.storage import Storage
@@ -56,22 +57,21 @@ def find_failed_trials(folder: Storage, classes: Collection[ErrorClass]) -> dict
 
 
 def reset_failed_trials(
-    folder: Storage, classes: Collection[ErrorClass], optuna_url: str, search_names: Sequence[str]
+    folder: Storage, classes: Collection[ErrorClass], journal: BaseStorage, search_names: Sequence[str]
 ) -> list[str]:
     """Remove the records of failed trials with these error classes, so that they run again; return their ids.
 
     Args:
         folder: the study folder.
         classes: error classes to retry.
-        optuna_url: URL of the sweep's Optuna storage; opened only if a trial failed.
-        search_names: names of the searches in that storage.
+        journal: the sweep's journal.
+        search_names: names of its searches.
     """
     failed = find_failed_trials(folder, classes)
     if not failed:
         return []
-    present = set(optuna.get_all_study_names(optuna_url)) if search_names else set()
-    for name in present.intersection(search_names):
-        add_running_trials(optuna.load_study(study_name=name, storage=optuna_url), failed)
+    for name in set(optuna.get_all_study_names(journal)).intersection(search_names):
+        add_running_trials(optuna.load_study(study_name=name, storage=journal), failed)
     for trial_id, error_class in failed.items():
         if error_class in CLASSES_THAT_START_OVER:
             remove_temporary_files(folder, trial_id)

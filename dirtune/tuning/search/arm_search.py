@@ -35,7 +35,7 @@ class ArmSearch:
         folder: the study folder, from which secondary objectives are read.
         maker: maker of the study's jobs.
         search: the arm, the number of its search and the seed of its trials.
-        optuna_storage: of the sweep, whose only writer is this process.
+        journal: of the sweep, whose only writer is this process.
         recorded: ids of all recorded trials of the study.
         first_settings: settings to try first, within the budget.
     """
@@ -45,14 +45,14 @@ class ArmSearch:
         folder: Storage,
         maker: jobs.JobMaker,
         search: ArmSearchPlan,
-        optuna_storage: BaseStorage,
+        journal: BaseStorage,
         *,
         recorded: Collection[str],
         first_settings: Sequence[records.Settings] = (),
     ) -> None:
         self.search, self._folder, self._maker = search, folder, maker
         self._budget = maker.study.get_budget(search.arm)
-        self._optuna = open_search(maker.study, search, optuna_storage)
+        self._optuna = open_search(maker.study, search, journal)
         # A driver was killed between asking and naming these trials: nobody knows which jobs they are
         for trial in self._optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if TRIAL_ID not in trial.user_attrs:
@@ -91,7 +91,7 @@ class ArmSearch:
         if trial_id is None:
             return None
         settings = self._settings[trial_id]
-        # Optuna's database has no checksums
+        # The journal has no checksums
         if not self._maker.is_search_trial(self.search, settings, trial_id):
             settings = records.read_settings(self._folder, trial_id, tuple(self.search.arm.space))
         return confirmation.SelectedTrial(trial_id, settings)

@@ -1,17 +1,18 @@
 """Trial queue of a sweep: planned trials of fixed arms, configurations from Optuna, trials that evaluate selections.
 
 The disk is the state: a recorded trial is not run again, and a started one resumes. Every searched arm has an Optuna study of
-its own in the sweep's storage, and the same budget. The driver is the only writer of that storage.
+its own in the sweep's journal, and the same budget. The driver is the only writer of the journal.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from optuna.storages import BaseStorage
+
 from dirtune.results.analysis.sequential import list_due_seeds, make_sequential_rule, read_value, read_values
 from dirtune.training.trial import TrialJob
 from dirtune.tuning.folder import confirmation, optuna_storage, reconcile, records
 from dirtune.tuning.folder.jobs import JobMaker
-from dirtune.tuning.folder.optuna_cache import SingleWriterStorage
 from dirtune.tuning.search.arm_search import ArmSearch
 
 
@@ -23,7 +24,7 @@ class TrialQueue:
 
     Args:
         folder: the study folder, in which selections are recorded.
-        optuna_url: URL of the sweep's Optuna storage.
+        journal: of the sweep, whose only writer is this process.
         recorded: all recorded trials of the study.
         first_settings: by arm, the settings that its search tries first.
         code_version: version of the code for new jobs.
@@ -32,7 +33,7 @@ class TrialQueue:
     def __init__(
         self,
         folder: reconcile.StudyFolder,
-        optuna_url: str,
+        journal: BaseStorage,
         recorded: Sequence[records.RecordedTrial],
         *,
         first_settings: Mapping[str, Sequence[records.Settings]] | None = None,
@@ -43,16 +44,14 @@ class TrialQueue:
         first_settings = first_settings or {}
         self.searches: dict[str, ArmSearch] = {}
         if folder.study.searches:
-            # Once for all searches: to open a database takes a tenth of a second. The driver is its only writer.
-            storage = SingleWriterStorage(optuna_url)
             # It may be gone, damaged, or older than the records
-            optuna_storage.restore_searches(folder.storage, self._maker, storage, recorded)
+            optuna_storage.restore_searches(folder.storage, self._maker, journal, recorded)
             self.searches = {
                 search.name: ArmSearch(
                     folder.storage,
                     self._maker,
                     search,
-                    storage,
+                    journal,
                     recorded={trial.trial_id for trial in recorded},
                     first_settings=first_settings.get(search.arm.name, ()),
                 )

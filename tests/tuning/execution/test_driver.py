@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from dirtune.errors import InputError, OutOfMemory
@@ -36,7 +37,7 @@ def driver(tmp_path: Path, study_file: Callable[..., str], monkeypatch: pytest.M
     monkeypatch.setattr(stop_request, "CHECK_SECONDS", 0.0)
     storage = Storage.open(tmp_path / "tiny")
     folder = StudyFolder(storage, load_study(study_file(seeds=[0, 1, 2])), MANIFEST, "")
-    queue = TrialQueue(folder, f"sqlite:///{tmp_path}/optuna.db", [])
+    queue = TrialQueue(folder, InMemoryStorage(), [])
     return Driver(queue, folder, View(), StopRequest(storage), 2, lambda: None)
 
 

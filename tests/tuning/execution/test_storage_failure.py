@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pandas as pd
 import pytest
-from optuna.exceptions import StorageInternalError
 
 import dirtune
 from dirtune.cli import main
@@ -43,7 +41,7 @@ def test_the_first_storage_error_is_captured_and_no_other_error_is() -> None:
         raise error
 
     assert (recorder.call(lambda: 3), recorder.storage_failure) == (3, None)
-    for error in (first, StorageInternalError()):
+    for error in (first, OSError(5, "Input/output error")):
         assert recorder.call(lambda error=error: fail(error)) is None
         assert recorder.storage_failure is first
     with pytest.raises(KeyError):
@@ -60,15 +58,6 @@ def test_the_error_names_the_folder_and_the_reason_of_the_system(tmp_path: Path)
         "all records are complete, and `dirtune resume` runs the rest"
     )
     assert caught.value.__cause__ is None
-
-
-def test_a_failure_of_optunas_storage_is_raised_in_the_words_of_the_database(tmp_path: Path) -> None:
-    search = optuna.create_study(storage=f"sqlite:///{tmp_path}/optuna.db")
-    (tmp_path / "optuna.db").write_bytes(b"no database" * 10_000)
-    recorder = Recorder()
-    recorder.call(lambda: search.ask().number)
-    with pytest.raises(InputError, match=r"\(\(sqlite3.DatabaseError\) file is not a database\)"):
-        raise_storage_failure(Storage.open(tmp_path), recorder.storage_failure)
 
 
 def fill(disk: Path) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from dirtune.config import TrialConfig
-from dirtune.errors import InputError
 from dirtune.io.storage import Storage
 from dirtune.results.records.schema import Status
-from dirtune.tuning.folder.optuna_storage import open_optuna_storage, to_optuna_result
+from dirtune.tuning.folder.optuna_storage import to_optuna_result
 from dirtune.tuning.folder.records import TrialOutcome
 from tests.tuning.simulated_sweep import STUDY, Killed, SimulatedSweep, error_of, omega
+from tests.tuning.sweeps import load_search
 
+Step = dict[str, Any]
 SPACE: dict[str, Any] = {
     **STUDY["space"],
     "terms.conr.beta": {"distribution": "loguniform", "low": 0.01, "high": 10.0},
@@ -43,8 +41,16 @@ def get_outcome(config: TrialConfig) -> TrialOutcome:
 
 
 def load_trials(found: SimulatedSweep) -> dict[str, FrozenTrial]:
-    trials = optuna.load_study(study_name="tiny/conr", storage=found.optuna_url).trials
-    return {trial.user_attrs["trial_id"]: trial for trial in trials}
+    return {trial.user_attrs["trial_id"]: trial for trial in load_search(Path(found.folder.path()), "conr").trials}
+
+
+def change_steps(folder: Storage, change: Callable[[Step], None]) -> None:
+    """Change the steps of a journal."""
+    steps = [json.loads(line) for line in folder.read("optuna.log").splitlines()]
+    for step in steps:
+        change(step)
+    lines = [json.dumps(step, separators=(",", ":")) for step in steps]
+    folder.write("optuna.log", "".join(f"{line}\n" for line in lines).encode())
 
 
 def test_a_lost_storage_is_restored_from_the_records(tmp_path: Path) -> None:
@@ -52,7 +58,7 @@ def test_a_lost_storage_is_restored_from_the_records(tmp_path: Path) -> None:
     jobs = found.sweep(**CHANGES)
     before = load_trials(found)
     assert len({trial.state for trial in before.values()}) == 3
-    Path(found.folder.path("optuna.db")).unlink()
+    found.folder.remove("optuna.log")
     # The budget stays spent
     assert found.sweep(**CHANGES) == []
     after = load_trials(found)
@@ -67,7 +73,7 @@ def test_a_storage_lost_during_a_search_costs_no_budget(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
     with pytest.raises(Killed):
         found.sweep(die_after=5, **CHANGES)
-    Path(found.folder.path("optuna.db")).unlink()
+    found.folder.remove("optuna.log")
     found.sweep(**CHANGES)
     tried = [row for row in found.read_trials("conr") if row.role == "search"]
     assert len(tried) == 8
@@ -97,7 +103,7 @@ def test_a_resumed_search_adds_no_trial_twice(tmp_path: Path) -> None:
     jobs = found.sweep(**CHANGES)
     assert len(load_trials(found)) == 8
     found.sweep(**CHANGES)
-    trials = optuna.load_study(study_name="tiny/conr", storage=found.optuna_url).trials
+    trials = load_search(Path(found.folder.path()), "conr").trials
     assert len(trials) == 8
     assert {omega(job.config) for job in jobs if job.role == "search"} == {
         trial.params["terms.conr.omega"] for trial in trials
@@ -118,109 +124,62 @@ def test_a_search_trial_whose_record_was_lost_runs_again(tmp_path: Path, table: 
     assert (found.read_trials(), found.folder.read("selected.json")) == (before, selections)
 
 
-def damage_middle(content: bytes) -> bytes:
-    return content[: len(content) // 3] + bytes(len(content) // 3) + content[2 * len(content) // 3 :]
+def change_settings(step: Step) -> None:
+    if "param_value_internal" in step:
+        step["param_value_internal"] += 1
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"no database" * 99, lambda content: content[:5000], damage_middle])
-def test_a_damaged_storage_is_rebuilt_from_the_records(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    found = SimulatedSweep(tmp_path)
-    found.sweep(**CHANGES)
-    database = Path(found.folder.path("optuna.db"))
-    known = load_trials(found).keys()
-    database.write_bytes(damage(database.read_bytes()))
-    with open_optuna_storage(found.folder) as url:
-        assert not database.exists()
-        assert url == found.optuna_url
-        assert found.sweep(**CHANGES) == []
-    assert load_trials(found).keys() == known
+def change_the_best_settings(step: Step) -> None:
+    if step.get("trial_id") == 0 and "param_value_internal" in step:
+        step["param_value_internal"] = 5.5
 
 
-OTHER_DATABASES = {
-    "another release": "update alembic_version set version_num = 'v9.0.0.a'",
-    "another program": "alter table studies rename column study_name to title",
-    "no table": "drop table trial_params",
-    "a changed distribution": 'update trial_params set distribution_json = \'{"name": "FloatDistrib\'',
-}
+def change_the_last_id(step: Step) -> None:
+    if step.get("trial_id") == 2 and "user_attr" in step:
+        step["user_attr"]["trial_id"] = "0123456789abcdef"
 
 
-@pytest.mark.parametrize("name", OTHER_DATABASES)
-def test_a_storage_that_optuna_cannot_use_is_rebuilt_from_the_records(tmp_path: Path, name: str) -> None:
-    found = SimulatedSweep(tmp_path)
-    found.sweep(**CHANGES)
-    known = load_trials(found).keys()
-    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database:
-        database.execute(OTHER_DATABASES[name])
-        database.commit()
-    with open_optuna_storage(found.folder):
-        assert found.sweep(**CHANGES) == []
-    assert load_trials(found).keys() == known
-
-
-CHANGED_VALUES = {
-    "the settings of a running trial": "update trial_params set param_value = param_value + 1",
-    "the id of a running trial": "update trial_user_attributes set value_json = '\"0123456789abcdef\"' where trial_id = 3",
-    "the settings of the best trial": "update trial_params set param_value = 5.5 where trial_id = 1",
-}
-
-
-@pytest.mark.parametrize("name", CHANGED_VALUES)
-def test_changed_values_in_the_storage_change_no_record(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("change", [change_settings, change_the_best_settings, change_the_last_id])
+def test_changed_values_in_the_storage_change_no_record(tmp_path: Path, change: Callable[[Step], None]) -> None:
     changes = {**CHANGES, "space": STUDY["space"], "search": {**STUDY["search"], "trials": 3}}
     undisturbed = SimulatedSweep(tmp_path / "undisturbed")
     undisturbed.sweep(concurrent=1, **changes)
     found = SimulatedSweep(tmp_path / "found")
     with pytest.raises(Killed):
         found.sweep(concurrent=1, die_after=3, **changes)
-    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database:
-        database.execute(CHANGED_VALUES[name])
-        database.commit()
-    with open_optuna_storage(found.folder):
-        found.sweep(concurrent=1, **changes)
+    change_steps(found.folder, change)
+    found.sweep(concurrent=1, **changes)
     assert found.find_reuse(**changes).is_complete
     assert sorted(found.read_trials(), key=str) == sorted(undisturbed.read_trials(), key=str)
 
 
-def test_a_locked_storage_is_one_sentence_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = SimulatedSweep(tmp_path)
-    found.sweep(**CHANGES)
-    database = Path(found.folder.path("optuna.db"))
-    before = database.read_bytes()
-    with contextlib.closing(sqlite3.connect(database)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with (
-            pytest.raises(InputError, match=r"optuna.db: cannot be used \(database is locked\)"),
-            open_optuna_storage(found.folder) as url,
-        ):
-            # Optuna itself waits for seconds
-            optuna.get_all_study_names(f"{url}?timeout=0.1")
-    assert database.read_bytes() == before
+def change_a_value(step: Step) -> None:
+    if step.get("trial_id") == 2 and step.get("values"):
+        step["values"][0] += 1
 
 
-@pytest.mark.parametrize("name", ["what?x=1", "a%2Fb", "a b#c"])
-def test_the_storage_of_a_folder_of_any_name_is_inside_of_it(tmp_path: Path, name: str) -> None:
-    folder = Storage.open(tmp_path / name)
-    with open_optuna_storage(folder) as url:
-        optuna.create_study(study_name="s", storage=url)
-    assert (tmp_path / name / "optuna.db").exists()
+def change_a_setting(step: Step) -> None:
+    if step.get("trial_id") == 2 and str(step.get("param_name")).endswith("omega"):
+        step["param_value_internal"] *= 1.01
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "update trial_values set value = value + 1 where trial_id = 3",
-        "update trial_params set param_value = param_value * 1.01 where trial_id = 3 and param_name like '%omega'",
-        "update trials set state = 'PRUNED' where trial_id in (select trial_id from trials where state = 'COMPLETE' limit 1)",
-        "update trials set number = 70 where trial_id = 3",
-        """update trial_user_attributes set value_json = '"other"' where trial_id = 3""",
-    ],
-)
-def test_a_storage_that_differs_from_the_records_is_made_anew(tmp_path: Path, change: str) -> None:
+def change_a_state(step: Step) -> None:
+    if step.get("state") == TrialState.COMPLETE:
+        step["state"] = TrialState.PRUNED
+
+
+def change_an_id(step: Step) -> None:
+    if step.get("trial_id") == 2 and "user_attr" in step:
+        step["user_attr"]["trial_id"] = "other"
+
+
+@pytest.mark.parametrize("change", [change_a_value, change_a_setting, change_a_state, change_an_id])
+def test_a_storage_that_differs_from_the_records_is_made_anew(tmp_path: Path, change: Callable[[Step], None]) -> None:
     found = SimulatedSweep(tmp_path, get_outcome)
     found.sweep(**CHANGES)
-    before = load_trials(found)
-    with contextlib.closing(sqlite3.connect(found.folder.path("optuna.db"))) as database, database:
-        assert database.execute(change).rowcount == 1
+    before, content = load_trials(found), found.folder.read("optuna.log")
+    change_steps(found.folder, change)
+    assert found.folder.read("optuna.log") != content
     assert found.sweep(**CHANGES) == []
     after = load_trials(found)
     assert after.keys() == before.keys()
@@ -232,6 +191,6 @@ def test_a_storage_that_differs_from_the_records_is_made_anew(tmp_path: Path, ch
 def test_a_storage_that_agrees_with_the_records_is_left_alone(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path, get_outcome)
     found.sweep(**CHANGES)
-    before = {trial_id: trial._trial_id for trial_id, trial in load_trials(found).items()}
+    before = found.folder.read("optuna.log")
     assert found.sweep(**CHANGES) == []
-    assert {trial_id: trial._trial_id for trial_id, trial in load_trials(found).items()} == before
+    assert found.folder.read("optuna.log") == before

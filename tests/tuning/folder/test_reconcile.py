@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from optuna.storages import InMemoryStorage
 
 from dirtune.errors import InputError
 from dirtune.io.jsonfile import read_json_object
@@ -22,7 +23,7 @@ from tests.tuning.simulated_sweep import SimulatedSweep
 
 def test_the_study_file_is_updated_even_if_only_the_resources_differ(tmp_path: Path) -> None:
     found = SimulatedSweep(tmp_path)
-    found.make_folder().reconcile(found.optuna_url)
+    found.reconcile()
 
     def read_study() -> dict[str, object]:
         plain = read_json_object(found.folder, "study.json")
@@ -30,7 +31,7 @@ def test_the_study_file_is_updated_even_if_only_the_resources_differ(tmp_path: P
 
     before = read_study()
     for cpus in (2, 1):
-        found.make_folder(resources={"cpus": cpus}).reconcile(found.optuna_url)
+        found.reconcile(resources={"cpus": cpus})
         kept = json.loads(found.folder.read(STUDY_YAML))
         assert kept == {"resources": {"cpus": cpus}}
         assert read_study() == before
@@ -43,15 +44,15 @@ def test_a_claim_that_is_changed_once_there_are_results_is_marked_for_good(tmp_p
         return json.loads(found.folder.read("study.json"))["claim"]
 
     first, second = {"region": "few"}, {"region": "many", "margin": "5%"}
-    found.make_folder(claim=first).reconcile(found.optuna_url)
-    found.make_folder(claim=second).reconcile(found.optuna_url)
+    found.reconcile(claim=first)
+    found.reconcile(claim=second)
     # Without a result, nothing has been seen
     assert read_claim() == {"metric": "mae", **second}
     found.sweep(claim=second)
     assert read_claim() == {"metric": "mae", **second}
-    found.make_folder(claim=first).reconcile(found.optuna_url)
+    found.reconcile(claim=first)
     assert read_claim() == {"metric": "mae", "region": "few", "margin": None, "is_changed": True}
-    found.make_folder(claim=second).reconcile(found.optuna_url)
+    found.reconcile(claim=second)
     assert read_claim()["is_changed"]
     assert found.sweep(claim=second) == []
 
@@ -67,7 +68,7 @@ def test_groups_of_the_evaluated_samples_are_copied_into_the_folder(tmp_path: Pa
     manifest = MANIFEST.model_copy(update={"group": "person", "splits": splits})
     folder = replace(found.make_folder(), manifest=manifest, data=data)
 
-    folder.reconcile(found.optuna_url)
+    folder.reconcile(InMemoryStorage())
 
     (rows,) = read_files(found.folder, ["groups.parquet"])
     assert rows.to_pylist() == [
@@ -75,7 +76,7 @@ def test_groups_of_the_evaluated_samples_are_copied_into_the_folder(tmp_path: Pa
         for split in ("val", "test")
         for i, group in enumerate(("p0", f"p{len(split)}"))
     ]
-    found.make_folder().reconcile(found.optuna_url)
+    found.reconcile()
 
 
 def test_a_resumed_sweep_never_changes_the_study(tmp_path: Path) -> None:

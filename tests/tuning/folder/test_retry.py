@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from dirtune.errors import InputError
@@ -53,23 +54,23 @@ def test_all_unknown_classes_are_listed() -> None:
 def test_a_reset_trial_has_no_record_and_the_others_keep_theirs(tmp_path: Path) -> None:
     folder = Storage.open(tmp_path)
     write_failures(folder)
-    assert reset_failed_trials(folder, parse_error_classes(["nan"]), "", []) == ["infrastructure", "nan"]
+    assert reset_failed_trials(folder, parse_error_classes(["nan"]), InMemoryStorage(), []) == ["infrastructure", "nan"]
     assert set(read_statuses(folder)) == {"out_of_memory", "code", "good"}
     assert set(read_table(folder, "epochs")["trial_id"].to_pylist()) == {"out_of_memory", "code"}
-    assert reset_failed_trials(folder, ALWAYS_RETRIED, "", []) == []
+    assert reset_failed_trials(folder, ALWAYS_RETRIED, InMemoryStorage(), []) == []
 
 
 def test_checkpoints_are_kept_for_classes_that_resume(tmp_path: Path) -> None:
     folder = Storage.open(tmp_path)
     write_failures(folder)
-    reset_failed_trials(folder, parse_error_classes(["failed"]), "", [])
+    reset_failed_trials(folder, parse_error_classes(["failed"]), InMemoryStorage(), [])
     kept = {name for name in CLASSES if folder.exists(f"trials/{name}/checkpoint")}
     assert kept == {"out_of_memory", "infrastructure"}
     assert folder.exists("trials/infrastructure/progress.json")
     assert not folder.exists("trials/nan/progress.json")
 
 
-def make_search(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
+def make_search(storage: BaseStorage, trial_id: str, state: TrialState) -> optuna.Study:
     search = optuna.create_study(study_name="s/conr", storage=storage)
     trial = search.ask()
     trial.suggest_float("beta", 0, 1)
@@ -81,7 +82,7 @@ def make_search(storage: str, trial_id: str, state: TrialState) -> optuna.Study:
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING])
 def test_a_search_has_one_running_copy_with_the_same_settings(tmp_path: Path, state: TrialState) -> None:
-    folder, storage = Storage.open(tmp_path), f"sqlite:///{tmp_path}/optuna.db"
+    folder, storage = Storage.open(tmp_path), InMemoryStorage()
     search = make_search(storage, "infrastructure", state)
     # The second time is that of a sweep that was killed in between
     for _ in range(2):

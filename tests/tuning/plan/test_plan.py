@@ -63,8 +63,8 @@ def run_all(study: ResolvedStudy, toy: Any, results: Path, *, keep: Callable[[Tr
 
 def reconcile(folder: StudyFolder) -> None:
     """Make the folder the study's, as a sweep does before its first trial."""
-    with folder.open_optuna_storage() as url:
-        folder.reconcile(url)
+    with folder.open_journal() as journal:
+        folder.reconcile(journal)
 
 
 def test_without_records_the_run_time_is_unknown(data_root: Path, tmp_path: Path, study_file: WriteStudy) -> None:

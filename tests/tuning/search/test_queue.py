@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -19,6 +18,7 @@ from dirtune.tuning.folder.reconcile import StudyFolder
 from dirtune.tuning.folder.records import RecordedTrial, TrialOutcome
 from dirtune.tuning.search.queue import TrialQueue
 from tests.tuning.plan.test_checks import MANIFEST
+from tests.tuning.sweeps import load_search
 
 COMPLETE = TrialOutcome(status="complete", objective=1.0)
 
@@ -45,7 +45,8 @@ def make_queue(
         RecordedTrial(trial_id=job.trial_id, arm=job.arm, role=job.role, seed=job.config.seed, outcome=outcome)
         for job in recorded
     ]
-    return TrialQueue(folder, f"sqlite:///{root}/optuna.db", trials, code_version="v")
+    with folder.open_journal() as journal:
+        return TrialQueue(folder, journal, trials, code_version="v")
 
 
 def drain(queue: TrialQueue) -> list[TrialJob]:
@@ -106,7 +107,7 @@ def test_optuna_gets_the_outcomes_of_the_trials(tmp_path: Path) -> None:
     ]
     for job, outcome in zip(jobs, outcomes, strict=True):
         found.tell(job, outcome)
-    trials = optuna.load_study(study_name="tiny/conr", storage=f"sqlite:///{tmp_path}/optuna.db").trials
+    trials = load_search(tmp_path, "conr").trials
     assert [trial.state for trial in trials] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
@@ -124,8 +125,7 @@ def test_every_arm_has_its_own_optuna_study_and_the_same_budget(tmp_path: Path) 
     asked = [job.arm for job in jobs if job.arm != "vanilla"]
     # In turn
     assert asked == ["a", "b"] * 4
-    names = optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db")
-    assert sorted(names) == ["tiny/a", "tiny/b"]
+    assert [len(load_search(tmp_path, name).trials) for name in ("a", "b")] == [4, 4]
 
 
 def test_a_finite_space_is_searched_without_repetition(tmp_path: Path) -> None:

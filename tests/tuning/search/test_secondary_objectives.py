@@ -17,6 +17,7 @@ from dirtune.results.figures.pareto import build_pareto
 from dirtune.study.resolve import resolve
 from dirtune.tuning.plan.checks import check_study
 from tests.tuning.simulated_sweep import MANIFEST, STUDY, Killed, SimulatedSweep, error_of, of_arm, omega
+from tests.tuning.sweeps import load_search
 
 FEW = {"metric": "mae", "region": "few"}
 
@@ -31,7 +32,7 @@ def changed(**search: Any) -> dict[str, Any]:
 
 
 def load_trials(found: SimulatedSweep, arm: str) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=f"tiny/{arm}", storage=found.optuna_url).trials
+    return load_search(Path(found.folder.path()), arm).trials
 
 
 def test_optuna_gets_all_objectives_of_a_trial(tmp_path: Path) -> None:
