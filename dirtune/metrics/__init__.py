@@ -12,13 +12,14 @@ that a metric can be computed from parts of the samples on several workers.
 from dirtune.metrics.extra import EXTRA_METRICS, angular_error, compute_angular_errors
 from dirtune.metrics.formulas import HIGHER_IS_BETTER, METRICS, spearman
 from dirtune.metrics.intervals import DEVIATION_METRICS, UNDIRECTED_METRICS, check_directed
-from dirtune.metrics.pixels import DENSE_METRICS, PixelSums, compute_pixel_metrics, make_empty_pixel_sums, sum_pixels
+from dirtune.metrics.pixels import DENSE_METRICS, ERROR_SUMS, PixelSums, compute_pixel_metrics
 from dirtune.metrics.regions import REGIONS, SHOT_REGIONS, RegionMetric, compute_metrics, compute_region_metrics
 from dirtune.metrics.sums import sum_errors
 
 __all__ = [
     "DENSE_METRICS",
     "DEVIATION_METRICS",
+    "ERROR_SUMS",
     "EXTRA_METRICS",
     "HIGHER_IS_BETTER",
     "METRICS",
@@ -33,8 +34,6 @@ __all__ = [
     "compute_metrics",
     "compute_pixel_metrics",
     "compute_region_metrics",
-    "make_empty_pixel_sums",
     "spearman",
     "sum_errors",
-    "sum_pixels",
 ]

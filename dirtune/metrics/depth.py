@@ -11,11 +11,10 @@ as a hit, because both of its ratios are negative.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from dirtune.metrics.sums import Array
 
 SMALLEST = 1e-3
 """Lower bound of predictions in ratios and logarithms, in meters."""
@@ -53,34 +52,35 @@ def _mean(name: str, labels: ArrayLike, predictions: ArrayLike) -> float:
     # A pixel without depth is zero and must have been left out before; dividing by it would give infinity.
     if not (truth > 0).all():
         raise ValueError(f"{name} needs labels above zero")
-    values = PIXEL_VALUES[name](truth, predicted)
+    values = PIXEL_VALUES[name](truth, predicted, np)
     return float(values.mean()) if values.size else math.nan
 
 
-def compute_relative_errors(labels: Array, predictions: Array) -> Array:
+def compute_relative_errors(labels: Any, predictions: Any, xp: Any) -> Any:
     """Compute `|prediction - label| / label` of every pixel."""
-    return np.asarray(np.abs(predictions - labels) / labels)
+    return xp.abs(predictions - labels) / labels
 
 
-def compute_log_errors(labels: Array, predictions: Array) -> Array:
+def compute_log_errors(labels: Any, predictions: Any, xp: Any) -> Any:
     """Compute `|log10 prediction - log10 label|` of every pixel, with predictions of at least `SMALLEST`."""
-    logarithms = np.log10(np.maximum(predictions, SMALLEST))
-    return np.asarray(np.abs(logarithms - np.log10(labels)), dtype=np.float64)
+    return xp.abs(xp.log10(predictions.clip(SMALLEST)) - xp.log10(labels))
 
 
-def compute_hits(labels: Array, predictions: Array, *, power: int) -> Array:
-    """Compute 1 for every pixel whose prediction is within a factor of `1.25^power` of the label, else 0."""
+def compute_hits(labels: Any, predictions: Any, xp: Any, *, power: int) -> Any:
+    """Compute True for every pixel whose prediction is within a factor of `1.25^power` of the label."""
     # Without the bound, both ratios of a negative prediction would be below every threshold.
-    predicted = np.maximum(predictions, SMALLEST)
-    ratios = np.maximum(predicted / labels, labels / predicted)
-    return np.asarray(ratios <= 1.25**power, dtype=np.float64)
+    predicted = predictions.clip(SMALLEST)
+    return xp.maximum(predicted / labels, labels / predicted) <= 1.25**power
 
 
-PIXEL_VALUES: dict[str, Callable[[Array, Array], Array]] = {
+PIXEL_VALUES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "abs_rel": compute_relative_errors,
     "log10": compute_log_errors,
     "delta1": partial(compute_hits, power=1),
     "delta2": partial(compute_hits, power=2),
     "delta3": partial(compute_hits, power=3),
 }
-"""Value of each pixel, of labels and predictions of one shape; the metric of that name is its mean."""
+"""Value of each pixel, of labels and predictions of one shape, and their module, `numpy` or `torch`.
+
+The metric of that name is its mean.
+"""
