@@ -53,6 +53,7 @@ def run_epochs(training: Training, is_pause_due: Callable[[], bool] = lambda: Fa
         if training.is_stage_finished:
             training.start_stage(stages.list_stages(training.config)[training.stage.number + 1])
         model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
+        numerics.equalize_loss(training.loss, training.optimizer, training.ranks)
         weights = _compute_sample_weights(training)
         while not training.is_stage_finished:
             for _ in _train_epoch(training, model, weights, is_pause_due):
@@ -100,6 +101,7 @@ def _train_epoch(
             started = time.perf_counter()
             _end_pass(training)
             training.seconds.train += time.perf_counter() - started
+        numerics.equalize_loss(training.loss, training.optimizer, training.ranks)
     # The host has run ahead of a GPU: the rest of its steps is training, too.
     started = time.perf_counter()
     values = means.compute() | training.loss.get_learned_values()

@@ -6,7 +6,7 @@ evaluation gains nothing from half precision or compilation, and in exchange rec
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
@@ -121,10 +121,28 @@ def equalize_buffers(model: nn.Module, ranks: Ranks) -> None:
     `DistributedDataParallel` does so before each forward pass. After the last step of an epoch they would differ, and with them
     the models that the ranks evaluate; a resumed group has those of the first rank.
     """
+    _broadcast(model.buffers(), ranks)
+
+
+def equalize_loss(loss: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    """Give all ranks the floating-point state of the first's fitted losses and terms, and that of their optimizer.
+
+    Every rank computes the whole loss, so that nothing averages its gradients over the ranks as those of the model: the order in
+    which a GPU sums, or another processor that fits it to the labels, would let the ranks drift apart; a resumed group has the
+    state of the first rank.
+    """
+    for parameter in loss.parameters():
+        moments = [each for each in optimizer.state.get(parameter, {}).values() if isinstance(each, Tensor)]
+        # Adam counts its steps on the CPU, from which NCCL does not send; the number is equal everywhere.
+        _broadcast([parameter, *(each for each in moments if each.device == parameter.device)], ranks)
+    _broadcast(loss.buffers(), ranks)
+
+
+def _broadcast(tensors: Iterable[Tensor], ranks: Ranks) -> None:
     if ranks.world > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                dist.broadcast(buffer, src=0)
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                dist.broadcast(tensor.detach(), src=0)
 
 
 class SeparateForwards(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +211,25 @@ def normalized_trials(ranks: Ranks, data: ResidentData, job: TrialJob, folder: s
     return found
 
 
+def disturbed_losses(ranks: Ranks, data: ResidentData, config: TrialConfig) -> list[dict[str, Any]]:
+    """The state of a loss and a term after each epoch, before which that of the second rank is changed."""
+    training, found = begin_training(config, data, ranks), []
+    training.model.double()
+    epochs = run_epochs(training)
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in training.loss.parameters():
+                for value in (parameter, *training.optimizer.state.get(parameter, {}).values()):
+                    value += 0.01 * ranks.rank
+        next(epochs)
+        moments = [training.optimizer.state[parameter] for parameter in training.loss.parameters()]
+        found.append(copy.deepcopy({"learned": dict(training.loss.state_dict()), "moments": moments}))
+    return found
+
+
 def on_this_rank(rank: int, world: int, data: ResidentData, runs: Runs, jobs: Jobs, folder: str) -> dict[str, Any]:
     return {
+        "disturbed": disturbed_losses(Ranks(rank, world), *runs[LEARNED]),
         "runs": {name: outcome(rank, world, *run) for name, run in runs.items()},
         "trials": trials(Ranks(rank, world), data, jobs, folder),
         "normalized": normalized_trials(Ranks(rank, world), data, jobs["normalized"], folder),
@@ -270,6 +288,17 @@ def test_two_ranks_train_to_the_weights_of_one_process_on_the_same_global_batche
         assert each["digest"] == one["digest"]
         for values, expected in zip(each["history"], map(without_shares, one["history"]), strict=True):
             assert values == pytest.approx(expected, rel=max(rtol, 1e-6), abs=1e-6)
+
+
+def test_fitted_losses_and_terms_have_the_state_of_the_first_rank_after_every_epoch(
+    results: list[dict[str, Any]], runs: Runs
+) -> None:
+    for first, second in zip(*(result["disturbed"] for result in results), strict=True):
+        assert first["moments"][0].keys() == {"step", "exp_avg", "exp_avg_sq"}
+        torch.testing.assert_close(second, first, rtol=0, atol=0)
+    # Also before the first step
+    undisturbed = disturbed_losses(Ranks(), *runs[LEARNED])[0]
+    torch.testing.assert_close(results[0]["disturbed"][0], undisturbed, rtol=1e-9, atol=1e-11)
 
 
 def test_the_first_rank_alone_writes(results: list[dict[str, Any]], folder: Path) -> None:
