@@ -126,24 +126,31 @@ def check_cpus(reports: Sequence[NodeReport]) -> Check:
 
 
 def check_gpus(reports: Sequence[NodeReport]) -> Check:
-    """Check that Ray schedules every GPU that the NVIDIA driver has."""
+    """Check that Ray schedules every GPU that the driver has."""
     value = f"{sum(each.node.gpus for each in reports):g}"
     # Ray schedules as many GPUs as `ray start` was given, whatever the machine has.
     unused = [each.name for each in reports if each.machine.gpus > each.node.gpus]
     if not unused:
         return Check(subject="GPUs", value=value)
-    advice = "the NVIDIA driver has more GPUs than Ray; start Ray with --num-gpus to use them"
+    advice = "the driver has more GPUs than Ray; start Ray with --num-gpus to use them"
     return Check(subject="GPUs", value=f"{value}; more on {list_names(unused)}", state="warning", advice=advice)
 
 
-def check_cuda(reports: Sequence[NodeReport]) -> Check:
-    """Check that torch is built with CUDA on nodes with GPUs."""
-    value = group_by_value({each.name: each.machine.cuda or "none" for each in reports})
-    without = [each.name for each in reports if _has_gpus(each) and not each.machine.cuda]
+def check_gpu_build(reports: Sequence[NodeReport]) -> Check:
+    """Check that torch is built with CUDA, or with ROCm for GPUs of AMD, on nodes with GPUs."""
+    builds = {each.name: _name_gpu_build(each.machine) for each in reports}
+    value = group_by_value(builds)
+    without = [each.name for each in reports if _has_gpus(each) and builds[each.name] == "none"]
     if not without:
-        return Check(subject="CUDA build", value=value)
-    advice = f"install a torch with CUDA on {list_names(without)}, whose GPUs stay unused"
-    return Check(subject="CUDA build", value=value, state="problem", advice=advice)
+        return Check(subject="GPU build", value=value)
+    advice = f"install a torch with CUDA, or ROCm for AMD, on {list_names(without)}, whose GPUs stay unused"
+    return Check(subject="GPU build", value=value, state="problem", advice=advice)
+
+
+def _name_gpu_build(machine: Machine) -> str:
+    if machine.rocm is not None:
+        return f"ROCm {machine.rocm}"
+    return "none" if machine.cuda is None else f"CUDA {machine.cuda}"
 
 
 def check_gpu_function(reports: Sequence[NodeReport]) -> Iterator[Check]:
@@ -151,17 +158,11 @@ def check_gpu_function(reports: Sequence[NodeReport]) -> Iterator[Check]:
     reports = [each for each in reports if _has_gpus(each)]
     if not reports:
         return
-    lowest = {each.name: get_lowest_driver(each.machine.cuda or "") for each in reports}
-    value = group_by_value({each.name: each.machine.driver or "none" for each in reports})
-    old = [each.name for each in reports if int((each.machine.driver or "0").split(".")[0]) < (lowest[each.name] or 0)]
-    if old:
-        advice = f"install NVIDIA driver {lowest[old[0]]} or later on {list_names(old)}: CUDA {reports[0].machine.cuda} of torch needs it"
-        yield Check(subject="NVIDIA driver", value=value, state="problem", advice=advice)
-    else:
-        yield Check(subject="NVIDIA driver", value=value)
+    if of_cuda := [each for each in reports if each.machine.rocm is None]:
+        yield _check_nvidia_driver(of_cuda)
     faults = {each.name: each.machine.gpu_fault for each in reports if each.machine.gpu_fault}
     if faults:
-        repairs = dict.fromkeys(get_gpu_advice(fault) for fault in faults.values())
+        repairs = dict.fromkeys(get_gpu_advice(each.machine) for each in reports if each.name in faults)
         advice = f"trials would fail there: {'; '.join(repairs)}; or leave its GPUs out (ray start --num-gpus, CUDA_VISIBLE_DEVICES)"
         yield Check(subject="GPU test", value=group_by_value(faults), state="problem", advice=advice)
     else:
@@ -169,8 +170,21 @@ def check_gpu_function(reports: Sequence[NodeReport]) -> Iterator[Check]:
         yield Check(subject="GPU test", value=group_by_value(tested))
 
 
-def get_gpu_advice(fault: str) -> str:
-    """Return what cures a fault of a GPU."""
+def _check_nvidia_driver(reports: Sequence[NodeReport]) -> Check:
+    lowest = {each.name: get_lowest_driver(each.machine.cuda or "") for each in reports}
+    value = group_by_value({each.name: each.machine.driver or "none" for each in reports})
+    old = [each.name for each in reports if int((each.machine.driver or "0").split(".")[0]) < (lowest[each.name] or 0)]
+    if not old:
+        return Check(subject="NVIDIA driver", value=value)
+    advice = f"install NVIDIA driver {lowest[old[0]]} or later on {list_names(old)}: CUDA {reports[0].machine.cuda} of torch needs it"
+    return Check(subject="NVIDIA driver", value=value, state="problem", advice=advice)
+
+
+def get_gpu_advice(machine: Machine) -> str:
+    """Return what cures the fault of a machine's GPU."""
+    if machine.rocm is not None:
+        return "repair it (`rocm-smi` shows its state)"
+    fault = machine.gpu_fault or ""
     return next((advice for pattern, advice in _GPU_ADVICE if re.search(pattern, fault, re.IGNORECASE)), "repair it")
 
 
@@ -288,7 +302,7 @@ def check_clocks(reports: Sequence[NodeReport]) -> Check:
 CHECKS: tuple[Callable[[Sequence[NodeReport]], Check], ...] = (
     check_cpus,
     check_gpus,
-    check_cuda,
+    check_gpu_build,
     check_collectives,
     check_shared_memory,
     check_disk,
@@ -314,7 +328,9 @@ def list_names(nodes: Sequence[str]) -> str:
 
 
 def _list_capabilities(report: NodeReport) -> list[int]:
-    """Return the major capabilities of a node's GPUs, as its test prints them."""
+    """Return the major capabilities of a node's GPUs, as its test prints them; nothing for ROCm, whose numbers are others."""
+    if report.machine.rocm is not None:
+        return []
     return [int(major) for major in re.findall(r"capability (\d+)\.", report.machine.gpu_test or "")]
 
 

@@ -20,6 +20,7 @@ from dirtune.cluster.gpu_health import GpuHealth, read_gpu_health
 
 SHARED_MEMORY = Path("/dev/shm")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+AMD_DRIVER = Path("/sys/class/kfd/kfd/topology/nodes")
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 GPU_TIMEOUT = 60.0
 """Seconds for the test of a machine's GPUs, most of which go into loading CUDA's libraries."""
@@ -28,6 +29,8 @@ GPU_TIMEOUT = 60.0
 _LOWEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
 
 _GPU_TEST = Path(__file__).with_name("device_test.py")
+# Ray and others hide GPUs by them; the last two are those of ROCm.
+_HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # Of an exception, and of a GPU that failed, in the output of a program
 _FAULT = re.compile(r"(GPU \d+: )?[\w.]+(Error|Exception)?: ")
 
@@ -46,9 +49,11 @@ class Machine:
     versions: dict[str, str]
     """Versions of dirtune, Python, Ray and torch, or "not installed"."""
     cuda: str | None
-    """CUDA version that torch is built with, or None if torch computes on CPUs only."""
+    """CUDA version that torch is built with, or None."""
+    rocm: str | None = None
+    """ROCm version that torch is built with for GPUs of AMD, or None; without both, torch computes on CPUs only."""
     gpus: int
-    """GPUs that the NVIDIA driver has, whether Ray schedules them or not."""
+    """GPUs that the driver has, whether Ray schedules them or not."""
     driver: str | None = None
     """Version of the NVIDIA driver, or None if there is none."""
     gpu_test: str | None = None
@@ -84,11 +89,13 @@ def measure_machine(session: str | Path) -> Machine:
     backends = {}
     if torch.distributed.is_available():
         backends = {"gloo": torch.distributed.is_gloo_available(), "nccl": torch.distributed.is_nccl_available()}
-    gpus = count_driver_gpus()
+    # Of AMD's, graphics for a screen are among them, which a torch without ROCm need not use.
+    gpus = count_nvidia_gpus() if torch.version.hip is None else count_amd_gpus()
     gpu_test, gpu_fault = run_gpu_test() if gpus else (None, None)
     return Machine(
         versions=versions,
         cuda=torch.version.cuda,
+        rocm=torch.version.hip,
         gpus=gpus,
         driver=read_driver_version(),
         gpu_test=gpu_test,
@@ -103,10 +110,15 @@ def measure_machine(session: str | Path) -> Machine:
     )
 
 
-def count_driver_gpus(folder: Path = NVIDIA_DRIVER) -> int:
+def count_nvidia_gpus(folder: Path = NVIDIA_DRIVER) -> int:
     """Return the number of GPUs of the NVIDIA driver."""
     # Not by CUDA: Ray hides the GPUs from a task that has not requested any, by CUDA_VISIBLE_DEVICES.
     return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
+def count_amd_gpus(folder: Path = AMD_DRIVER) -> int:
+    """Return the number of GPUs of the AMD driver, whose nodes are CPUs, with an id of zero, and GPUs."""
+    return sum(file.read_text().strip() != "0" for file in folder.glob("*/gpu_id"))
 
 
 def read_driver_version(file: Path = DRIVER_VERSION) -> str | None:
@@ -132,7 +144,7 @@ def get_lowest_driver(cuda: str) -> int | None:
 def run_gpu_test(timeout: float = GPU_TIMEOUT) -> tuple[str | None, str | None]:
     """Compute on every GPU of this machine; return the GPUs, or None and the reason why one failed."""
     # Ray may hide the GPUs from this task.
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment = {name: value for name, value in os.environ.items() if name not in _HIDING}
     command = [sys.executable, "-P", str(_GPU_TEST)]
     try:
         ended = subprocess.run(

@@ -52,7 +52,7 @@ def test_a_good_cluster_has_one_check_per_subject_and_no_advice() -> None:
         "C compiler",
         "CPUs",
         "GPUs",
-        "CUDA build",
+        "GPU build",
         "collectives",
         "shared memory",
         "disk",
@@ -108,11 +108,31 @@ def test_gpus_that_ray_does_not_schedule_are_a_warning() -> None:
     assert "--num-gpus" in found.advice
 
 
-def test_a_torch_without_cuda_is_a_problem_only_where_there_are_gpus() -> None:
-    assert checks.check_cuda([make_report(cuda=None)]).state == "ok"
+def test_a_torch_for_cpus_is_a_problem_only_where_there_are_gpus() -> None:
+    assert checks.check_gpu_build([make_report(cuda=None)]).state == "ok"
     for changes in ({"node": Node(4, 1)}, {"gpus": 1}):
-        found = checks.check_cuda([make_report(), make_report("b", cuda=None, **changes)])
-        assert (found.state, found.value) == ("problem", "13.0 on a; none on b")
+        found = checks.check_gpu_build([make_report(), make_report("b", cuda=None, **changes)])
+        assert (found.state, found.value) == ("problem", "CUDA 13.0 on a; none on b")
+
+
+def test_a_build_with_rocm_is_named_and_checked_by_what_applies_to_it() -> None:
+    of_amd = {"node": Node(8, 1), "gpus": 1, "cuda": None, "rocm": "6.4.43484", "driver": None}
+    # Before the capability 8.0 of NVIDIA, none of theirs lacks bf16.
+    test = "AMD Instinct MI100, capability 7.0, 31 of 32 GiB free"
+    amd = make_report("amd", gpu_test=test, **of_amd)
+    found = {each.subject: each for each in check_nodes([amd])}
+    assert {each.state for each in found.values()} == {"ok"}
+    assert (found["GPU build"].value, found["GPU test"].value) == ("ROCm 6.4.43484", test)
+    assert not found.keys() & {"NVIDIA driver", "bf16"}
+    # Together with one of NVIDIA
+    both = {each.subject: each for each in check_nodes([amd, make_report("b", node=Node(8, 1), gpus=1)])}
+    assert both["GPU build"].value == "ROCm 6.4.43484 on amd; CUDA 13.0 on b"
+    assert both["NVIDIA driver"].value == "580.65.06"
+    broken = make_report("amd", gpu_test=None, gpu_fault="GPU 0: RuntimeError: HIP error: out of memory", **of_amd)
+    (fault,) = checks.check_gpu_function([broken])
+    assert (fault.subject, fault.state) == ("GPU test", "problem")
+    assert "rocm-smi" in fault.advice
+    assert "nvidia" not in fault.advice.lower()
 
 
 def test_nccl_is_required_on_nodes_with_gpus_and_gloo_everywhere() -> None:

@@ -13,10 +13,12 @@ import pytest
 import ray
 import torch
 
+from dirtune.cluster import machine
 from dirtune.cluster.machine import (
     Machine,
     Space,
-    count_driver_gpus,
+    count_amd_gpus,
+    count_nvidia_gpus,
     find_compiler,
     get_lowest_driver,
     measure_machine,
@@ -40,10 +42,30 @@ def test_a_machine_has_the_properties_of_its_system_and_libraries(tmp_path: Path
 
 
 def test_gpus_are_counted_by_the_folder_of_the_nvidia_driver(tmp_path: Path) -> None:
-    assert count_driver_gpus(tmp_path / "none") == 0
+    assert count_nvidia_gpus(tmp_path / "none") == 0
     for address in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / address).mkdir()
-    assert count_driver_gpus(tmp_path) == 2
+    assert count_nvidia_gpus(tmp_path) == 2
+
+
+def test_gpus_of_amd_are_the_nodes_with_an_id_of_its_driver(tmp_path: Path) -> None:
+    assert count_amd_gpus(tmp_path / "none") == 0
+    for node, gpu_id in enumerate(("0", "35824", "51140")):
+        (tmp_path / str(node)).mkdir()
+        (tmp_path / str(node) / "gpu_id").write_text(f"{gpu_id}\n")
+    assert count_amd_gpus(tmp_path) == 2
+
+
+@pytest.mark.parametrize("hip", [None, "6.4.43484"])
+def test_a_build_with_rocm_is_recognized_and_its_gpus_are_those_of_the_amd_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hip: str | None
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(machine, "count_nvidia_gpus", lambda: 0)
+    monkeypatch.setattr(machine, "count_amd_gpus", lambda: 2)
+    monkeypatch.setattr(machine, "run_gpu_test", lambda: ("AMD Instinct MI300X", None))
+    found = measure_machine(tmp_path)
+    assert (found.rocm, found.gpus, found.gpu_test) == ((hip, 2, "AMD Instinct MI300X") if hip else (None, 0, None))
 
 
 def test_a_missing_folder_has_no_space(tmp_path: Path) -> None:
