@@ -12,13 +12,15 @@ needs Ray.
 | 0 environment | driver, CUDA, a convolution and a matrix product |
 | 1 numbers | losses, terms, weights, schemes and encoders: first steps on the device against the CPU |
 | 2 waits | host waits for the device in a step (`torch.cuda.set_sync_debug_mode`) |
-| 3 steps | time of a step against a bare loop of the same model |
+| 3 steps | time of a step against a bare loop of the same model, and its part before the host has launched all of it |
 | 4 resume | an interrupted trial against an undisturbed one: state, and time of a step |
 | 5 streaming | rate of a streamed set of JPEG images against the resident one |
 | 6 memory | a batch that does not fit, evaluation batches that are halved, training next to a greedy process on the same GPU |
 | 7 checkpoint | its size and the time that it blocks the device |
 | 8 sweep | trials that share the GPU, one worker killed |
 | 9 group | two ranks with batch normalization: one model, exact resume |
+| 10 nccl | two ranks on two GPUs of this machine against one process |
+| 11 hidden | a worker with `CUDA_VISIBLE_DEVICES=""` says that it has no GPU |
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +61,7 @@ from dirtune.frozen import read  # noqa: E402
 from dirtune.io.storage import Storage  # noqa: E402
 from dirtune.nested import merge  # noqa: E402
 from dirtune.training.checkpoint import Checkpoints, load_checkpoint  # noqa: E402
+from dirtune.training.distributed import Ranks  # noqa: E402
 from dirtune.training.evaluation import predict  # noqa: E402
 from dirtune.training.loop import run_epochs, run_steps  # noqa: E402
 from dirtune.training.state import begin_training  # noqa: E402
@@ -190,6 +194,23 @@ def check_steps(options: Options) -> Iterator[Value]:
                 ratios.append(ours.images_per_second * views / plain.images_per_second)
             label = f"{name}, {config.recipe.precision}: rate / bare rate"
             yield at_least(label, max(ratios), bound) if options.is_gpu else Value(name=label, value=max(ratios))
+            # Above it, a faster GPU would wait for the host.
+            label = f"{name}, {config.recipe.precision}: host's part of the time of a step"
+            part = measure_host_part(bare.run_dirtune_steps(config, data), count, options)
+            yield at_most(label, part, 0.7) if options.is_gpu else Value(name=label, value=part)
+
+
+def measure_host_part(steps: Iterator[None], count: int, options: Options) -> float:
+    """Return the median, over single steps, of the time until the host has launched all work, by the time until it is done."""
+    parts = []
+    for _ in range(bare.WARM_UP + count):
+        options.wait()
+        started = time.perf_counter()
+        next(steps)
+        launched = time.perf_counter()
+        options.wait()
+        parts.append((launched - started) / (time.perf_counter() - started))
+    return float(np.median(parts[bare.WARM_UP :]))
 
 
 def check_resume(options: Options) -> Iterator[Value]:
@@ -461,8 +482,6 @@ def train_normalized(rank: int, world: int, device: str, config: TrialConfig, fo
     """Return the floating-point state of a whole and of a resumed trial on this rank."""
     import torch.distributed as dist
 
-    from dirtune.training.distributed import Ranks
-
     data, found = make_data("image", torch.device(device)), {}
     job = TrialJob(study="acceptance", arm="a", config=config, trial_id="trial")
     for name in ("whole", "resumed"):
@@ -476,6 +495,47 @@ def train_normalized(rank: int, world: int, device: str, config: TrialConfig, fo
         state = trial.training.model.state_dict()
         found[name] = {key: value.cpu() for key, value in state.items() if value.is_floating_point()}
     return found
+
+
+def check_nccl(options: Options) -> Iterator[Value]:
+    from tests.training.gloo import on_ranks
+
+    gpus = torch.cuda.device_count() if options.is_gpu else 0
+    if options.is_gpu and gpus < 2:
+        yield Value(name="NCCL", value=f"skipped: needs 2 GPUs of this machine, which has {gpus}")
+        return
+    backend = "nccl" if options.is_gpu else "gloo"
+    recipe = {"epochs": 2, "optimizer": "sgd", "views": {"count": 2}}
+    config = make_case_config("image", {"terms": {"conr": {}}, "recipe": recipe})
+    expected = train_on_rank(0, 1, options.device.type, config)
+    found = on_ranks(2, train_on_rank, options.device.type, config, backend=backend)
+    worst = max(float((each[name] - expected[name]).abs().max()) for each in found for name in expected)
+    yield at_most(f"difference of a weight of 2 ranks ({backend}) from one process", worst, 1e-4)
+    same = all(torch.equal(found[0][name], found[1][name]) for name in expected)
+    yield Value(name="weights on both ranks", value="equal" if same else "differ", bound="equal", ok=same)
+
+
+def train_on_rank(rank: int, world: int, device: str, config: TrialConfig) -> dict[str, torch.Tensor]:
+    """Return the weights of a training; each rank has a GPU of its own."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    data = make_data("image", torch.device(device, rank if device == "cuda" else None))
+    training = begin_training(config, data, Ranks(rank, world))
+    for _ in run_epochs(training):
+        pass
+    return {name: value.cpu() for name, value in training.model.state_dict().items()}
+
+
+def check_hidden(options: Options) -> Iterator[Value]:
+    program = "from dirtune.tuning.execution.worker import get_local_device; get_local_device(1.0)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
+    said = (ended.stderr.strip().splitlines() or ["nothing"])[-1].rpartition("device_faults.")[2]
+    is_named = re.match(r"DeviceFault: GPU .* of .*: .*(No CUDA GPUs|no NVIDIA driver|not compiled with CUDA)", said)
+    yield Value(name="a worker without a GPU", value=said, bound="says so", ok=bool(is_named))
 
 
 @dataclass(frozen=True)
@@ -496,6 +556,8 @@ CHECKS = {
     7: Check(check_checkpoint, 60),
     8: Check(check_sweep, 240),
     9: Check(check_group, 150),
+    10: Check(check_nccl, 90),
+    11: Check(check_hidden, 60),
 }
 
 

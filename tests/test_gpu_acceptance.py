@@ -26,6 +26,20 @@ def test_the_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
         assert all(value.ok for value in values if "seconds" not in value.name), values
 
 
+@pytest.mark.slow
+def test_two_ranks_train_as_one_process_and_a_worker_without_a_gpu_says_so(tmp_path: Path) -> None:
+    for number in (10, 11):
+        values = list(CHECKS[number].run(Options(torch.device("cpu"), tmp_path)))
+        assert [value for value in values if value.bound is not None]
+        assert all(value.ok for value in values), values
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="a machine with two GPUs")
+def test_without_two_gpus_nccl_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    (value,) = CHECKS[10].run(Options(torch.device("cuda", 0), tmp_path))
+    assert value.value == f"skipped: needs 2 GPUs of this machine, which has {torch.cuda.device_count()}"
+
+
 def test_a_check_that_fails_or_does_not_end_is_counted(tmp_path: Path) -> None:
     assert (at_most("x", 2.0, 1.0).ok, at_most("x", 1.0, 1.0).ok, at_least("x", 1.0, 2.0).ok) == (False, True, False)
     script = tmp_path / "gpu_acceptance.py"

@@ -1,4 +1,4 @@
-"""Run a function on several gloo ranks on this machine; the processes are started once and kept for the session."""
+"""Run a function on several ranks on this machine, which communicate by gloo; the processes are started once and kept for the session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ import torch.multiprocessing as mp
 _workers: list[tuple[Any, Connection]] = []
 
 
-def on_ranks(world: int, function: Callable[..., Any], *arguments: Any, fresh: bool = False) -> list[Any]:
+def on_ranks(
+    world: int, function: Callable[..., Any], *arguments: Any, fresh: bool = False, backend: str = "gloo"
+) -> list[Any]:
     """Return what `function(rank, world, *arguments)` returns on every rank; results are tensors and plain data.
 
     Args:
@@ -26,12 +28,13 @@ def on_ranks(world: int, function: Callable[..., Any], *arguments: Any, fresh: b
         function: a function at the top of its module.
         arguments: picklable.
         fresh: start new processes, for functions that change the state of their process, and end them.
+        backend: of torch.distributed.
     """
     workers = [_start_worker() for _ in range(world)] if fresh else _get_workers(world)
     try:
         with tempfile.TemporaryDirectory() as folder:
             for rank, (_, connection) in enumerate(workers):
-                connection.send_bytes(pickle.dumps((rank, world, folder, function, arguments)))
+                connection.send_bytes(pickle.dumps((rank, world, folder, backend, function, arguments)))
             answers = _receive(workers)
     except BaseException:
         # The others may wait for the failed rank forever.
@@ -86,11 +89,11 @@ def _serve(connection: Connection) -> None:
     torch.set_num_threads(1)
     while True:
         try:
-            rank, world, folder, function, arguments = pickle.loads(connection.recv_bytes())
+            rank, world, folder, backend, function, arguments = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
         try:
-            dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+            dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=world)
             try:
                 # Through torch's own format, which loads tensors and plain data only.
                 path = Path(folder) / f"{rank}.pt"
