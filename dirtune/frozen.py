@@ -138,7 +138,7 @@ def _find_other_data(value: object, where: str, path: str, *, depth: int) -> Ite
             if not isinstance(key, str):
                 yield Fault(where=where, key=path, rule="keys must be texts (write them in quotes)", got=key)
             else:
-                yield from _find_other_data(inner, where, f"{path}.{key}" if path else key, depth=depth + 1)
+                yield from _find_other_data(inner, where, f"{path}.{key}" if path else key or "''", depth=depth + 1)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _find_other_data(inner, where, f"{path}.{index}" if path else str(index), depth=depth + 1)

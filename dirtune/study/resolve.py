@@ -329,7 +329,8 @@ def _find_faults_of_arms(raw: Mapping[str, Any], found: Sequence[Fault], where: 
     }
     if invalid & {"base", "arms", "parts", "derive", "axes"}:
         return []
-    first_arm = next(iter(raw.get("arms") or {"base": {}}))
+    arms = raw.get("arms")
+    first_arm = next(iter(arms)) if isinstance(arms, Mapping) and arms else "base"
     stand_ins = {"name": "study", "question": "", "base": {}, "reference": first_arm, "seeds": [0]}
     try:
         resolve(stand_ins | {key: value for key, value in raw.items() if key not in invalid}, where=where)

@@ -113,6 +113,15 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
     assert any("reference: unknown arm, got 'vanila'" in text and "'vanilla'" in text for text in faults)
 
 
+@pytest.mark.parametrize("arms", [5e-324, True, "a", [], ["a"]])
+def test_arms_that_are_no_mapping_are_a_fault_beside_others(arms: object) -> None:
+    raw = {"name": "s", "question": "?", "reference": "a", "seeds": [0], "arms": arms, "": 2**63}
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="s")
+    faults = {fault.key: fault.rule for fault in caught.value.faults}
+    assert faults == {"''": "must be within 64 bits, less than 2**63", "arms": "must be a mapping"}
+
+
 def test_wrong_sections_do_not_hide_the_faults_of_the_arms() -> None:
     raw = {
         "name": "bad",
