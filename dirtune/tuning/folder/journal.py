@@ -2,7 +2,7 @@
 
 The journal of a sweep in an object store is a local file that is copied back when its driver ends; if the driver is killed, the
 copy is lost, and anybody may delete or damage the file. The records remain: a journal that Optuna cannot replay is therefore
-begun anew, and filled from them (`dirtune.tuning.folder.optuna_storage`).
+replaced by an empty one, which is filled from them (`dirtune.tuning.folder.optuna_storage`).
 """
 
 import contextlib
