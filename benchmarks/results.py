@@ -1,6 +1,7 @@
 """Reading a store of many trials: dirtune before and after compaction, against pandas over the same files.
 
-    python benchmarks/results.py [--trials 100000] [--predicted 10000] [--samples 2000] [--repeats 3] [--keep FOLDER]
+    python benchmarks/results.py [--trials 100000] [--predicted 10000] [--samples 2000] [--repeats 3] [--compacted]
+        [--alone] [--keep FOLDER]
 
 A synthetic study: ten arms, 40 settings and 48 rows of metrics per trial, and predictions of a test split for some trials.
 The pandas forms read every file with `read_parquet` and the required columns, and after compaction the two compacted files.
@@ -10,6 +11,8 @@ repeated. The last case is the command including its start, and has no pandas fo
 
     --trials, --predicted, --samples    size of the store: trials, trials with predictions, and samples of each
     --repeats       maximum number of runs of each case
+    --compacted     only after compaction
+    --alone         without pandas, which takes a quarter of an hour for the files of 100,000 trials
     --keep FOLDER   write the store there and keep it; an existing one is used, and compacted again
 
 Disk: 20 kB per trial, and 40 kB per 2,000 predictions, in the folder for temporary files (TMPDIR), removed at the end. Files
@@ -82,13 +85,17 @@ def main() -> None:
     parser.add_argument("--predicted", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=2_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compacted", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
         if not (root / STUDY / "study.json").exists():
             write_store(root, options.trials, min(options.predicted, options.trials), options.samples)
-        Console(width=100).print(measure_all(root, options.repeats))
+        Console(width=100).print(
+            measure_all(root, options.repeats, only_compacted=options.compacted, alone=options.alone)
+        )
 
 
 def write_store(root: Path, trials: int, predicted: int, samples: int) -> None:
@@ -160,13 +167,13 @@ def make_record(number: int, random: np.random.Generator, predictions: dict[str,
     )
 
 
-def measure_all(root: Path, repeats: int) -> Table:
+def measure_all(root: Path, repeats: int, *, only_compacted: bool, alone: bool) -> Table:
     Storage.open(root / STUDY).remove("results/compacted")
     trials = len([*(root / STUDY / "results/trials").iterdir()])
     table = Table(title=f"{trials:,} trials: seconds, best of {repeats}")
     for heading in ("question", "files", "dirtune", "CPU", "pandas", "CPU", "CPU: pandas / dirtune"):
         table.add_column(heading, justify="left" if heading in {"question", "files"} else "right")
-    for after in (False, True):
+    for after in (True,) if only_compacted else (False, True):
         if after:
             started = time.perf_counter()
             compact(Storage.open(root / STUDY))
@@ -174,21 +181,21 @@ def measure_all(root: Path, repeats: int) -> Table:
         for case in CASES:
             if case.is_compacted or not after:
                 files = "compacted" if after else "one per trial"
-                table.add_row(case.name, files, *measure_case(case, root, after, repeats))
+                table.add_row(case.name, files, *measure_case(case, root, after, repeats, alone=alone))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     table.caption = f"at most {peak:.1f} GiB of memory in this process"
     return table
 
 
-def measure_case(case: Case, root: Path, after: bool, repeats: int) -> tuple[str, ...]:
+def measure_case(case: Case, root: Path, after: bool, repeats: int, *, alone: bool) -> tuple[str, ...]:
     ours, our_cpu, answer = measure_best(lambda: case.dirtune(root), repeats)
-    if case.pandas is None:
+    if case.pandas is None or alone:
         return f"{ours:.2f}", f"{our_cpu:.2f}", "-", "-", "-"
     pandas = case.pandas
     theirs, their_cpu, expected = measure_best(lambda: pandas(root, after), repeats)
     if not math.isclose(answer, expected, rel_tol=SAME):
         raise SystemExit(f"{case.name}: dirtune has {answer}, pandas {expected}")
-    return f"{ours:.2f}", f"{our_cpu:.2f}", f"{theirs:.2f}", f"{their_cpu:.2f}", f"{their_cpu / our_cpu:.1f}"
+    return f"{ours:.2f}", f"{our_cpu:.2f}", f"{theirs:.2f}", f"{their_cpu:.2f}", f"{their_cpu / our_cpu:.1f}" if our_cpu else "-"
 
 
 def measure_best(call: Callable[[], float], repeats: int) -> tuple[float, float, float]:

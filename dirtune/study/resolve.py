@@ -331,7 +331,7 @@ def _find_faults_of_arms(raw: Mapping[str, Any], found: Sequence[Fault], where: 
         return []
     arms = raw.get("arms")
     first_arm = next(iter(arms)) if isinstance(arms, Mapping) and arms else "base"
-    stand_ins = {"name": "study", "question": "", "base": {}, "reference": first_arm, "seeds": [0]}
+    stand_ins: dict[str, Any] = {"name": "study", "question": "", "base": {}, "reference": first_arm, "seeds": [0]}
     try:
         resolve(stand_ins | {key: value for key, value in raw.items() if key not in invalid}, where=where)
     except InputError as error:
