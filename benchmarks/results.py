@@ -195,7 +195,13 @@ def measure_case(case: Case, root: Path, after: bool, repeats: int, *, alone: bo
     theirs, their_cpu, expected = measure_best(lambda: pandas(root, after), repeats)
     if not math.isclose(answer, expected, rel_tol=SAME):
         raise SystemExit(f"{case.name}: dirtune has {answer}, pandas {expected}")
-    return f"{ours:.2f}", f"{our_cpu:.2f}", f"{theirs:.2f}", f"{their_cpu:.2f}", f"{their_cpu / our_cpu:.1f}" if our_cpu else "-"
+    return (
+        f"{ours:.2f}",
+        f"{our_cpu:.2f}",
+        f"{theirs:.2f}",
+        f"{their_cpu:.2f}",
+        f"{their_cpu / our_cpu:.1f}" if our_cpu else "-",
+    )
 
 
 def measure_best(call: Callable[[], float], repeats: int) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ faults and duplicates are known only after all images have been read.
 import hashlib
 import math
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 PATH = "path"
 """Column with the paths of images, for a table whose sample ids are others; it is not kept."""
-_IMAGES_PER_TASK = 512
+# A task of Ray Data costs as much as 20 small images; several for each CPU end at about the same time.
+_IMAGES_PER_TASK, _FEWEST_PER_TASK, _TASKS_PER_CPU = 1024, 128, 4
 # A task of Ray Data costs as much as 30 small images, so that what follows the encoding has fewer of them.
 _BYTES_PER_TASK = 2**26
 _IMAGE, _CONTENT, _FAULT, _TRAITS, _MOMENTS = "image", "content", "fault", "traits", "moments"
@@ -77,7 +79,9 @@ def encode_images(
     """
     import ray.data
 
-    blocks = max(1, math.ceil(table.num_rows / _IMAGES_PER_TASK))
+    share = math.ceil(table.num_rows / (_TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+    rows_per_task = min(_IMAGES_PER_TASK, max(_FEWEST_PER_TASK, share))
+    blocks = max(1, math.ceil(table.num_rows / rows_per_task))
     dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
     settings = {"folder": folder, "spec": spec, "upright": upright, "white": white}
     encoded = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow")
@@ -163,11 +167,12 @@ def _read_file(
             if getattr(image, "n_frames", 1) > 1:
                 traits.append("several frames, of which the first is used")
             # Other numbers have no meaning, and Pillow turns nothing.
-            if image.getexif().get(_ORIENTATION) in range(2, 9):
+            is_turned = image.getexif().get(_ORIENTATION) in range(2, 9)
+            if is_turned:
                 traits.append("turned as their EXIF data say" if upright else "not turned as their EXIF data say")
             if is_reduced and white is not None:
                 return b"", "`white` is for images of one channel; it has several of 16 bits", [], []
-            if upright:
+            if is_turned and upright:
                 ImageOps.exif_transpose(image, in_place=True)
             converted = convert_image(image, spec, white=white)
             if is_deep(image) or is_reduced:
@@ -177,7 +182,8 @@ def _read_file(
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
             if has_transparent_pixels(image) and not is_deep(image):
                 traits.append("transparent pixels, shown on white")
-            return encode_image(converted, spec), None, traits, _compute_moments(converted)
+            encoded = encode_image(converted, spec)
+            return encoded, None, traits, _compute_moments(converted, encoded, spec)
     except FileNotFoundError:
         return b"", "no such image", [], []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
@@ -186,12 +192,17 @@ def _read_file(
         return b"", f"the image cannot be read ({f'it is {kind}' if kind else error})", [], []
 
 
-def _compute_moments(image: Image.Image) -> list[float]:
+def _compute_moments(image: Image.Image, encoded: bytes, spec: InputSpec) -> list[float]:
     """Return the means of the channels of an image of 8 bits, in [0, 1], then the means of their squares."""
-    # Of the 256 counts of each channel, which are ten times as fast as its pixels
-    counts = np.array(image.histogram(), np.float64).reshape(-1, 256)
-    sums = np.concatenate([counts @ _LEVELS, counts @ _SQUARES])
-    return list(sums / (image.width * image.height))
+    if spec.encoding == "raw":
+        values = np.frombuffer(encoded, np.uint8).reshape(spec.shape[0], -1).astype(np.float64)
+        sums = np.concatenate([values.sum(axis=1) / 255, np.vecdot(values, values) / 255**2])
+    else:
+        # Of the 256 counts of each channel, which are ten times as fast as pixels that Pillow would have to copy
+        counts = np.array(image.histogram(), np.float64).reshape(-1, 256)
+        sums = np.concatenate([counts @ _LEVELS, counts @ _SQUARES])
+    moments: list[float] = (sums / (image.width * image.height)).tolist()
+    return moments
 
 
 def describe_traits(traits: Counter[str]) -> list[str]:
@@ -236,9 +247,11 @@ def _list_files(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir() if each.is_file())
 
 
-def get_file_size(path: Path) -> int:
-    """Return the size of a file in bytes; -1 if it does not exist or is not accessible."""
+def get_file_size(path: str | Path) -> int:
+    """Return the size of a file in bytes; -1 if it does not exist, is not accessible or is no file."""
     try:
-        return path.stat().st_size if path.is_file() else -1
-    except OSError:
+        status = os.stat(path)
+    # ValueError: a null character in the name
+    except (OSError, ValueError):
         return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1

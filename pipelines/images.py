@@ -14,6 +14,7 @@ and floats need `white`, the pixel value of white. Transparent pixels are shown 
 by one of the same size is not detected, which spares reading all of them to find that nothing has changed.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,7 +88,7 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     column = options.image or find_image_column(sheet)
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
-    sizes = [image_files.get_file_size(source.folder / path) for path in paths]
+    sizes = [image_files.get_file_size(os.path.join(source.folder, path)) for path in paths]
     for row, path in enumerate(paths):
         # Differences that nobody sees, unless the name of a file has them
         if sizes[row] < 0 and (other := image_files.find_equal_path(source.folder, path)) is not None:
@@ -145,7 +146,7 @@ def _read_images(
     folder = sheet.folder
     images = image_files.encode_images(table, folder, options.image_spec, upright=True, white=options.white)
     rules = {fault.where: fault.rule for fault in images.faults}
-    for row in rows.tolist():
+    for row in rows.tolist() if rules else []:
         if (rule := rules.get(str(folder / paths[row]))) is not None:
             sheet.add_fault(row, column, rule, paths[row])
     return images
@@ -161,5 +162,4 @@ def _select_split(images: image_files.EncodedImages, division: own.Division, spl
         found = rows.take(indices.filter(in_split))
         return found.append_column("image", batch["image"].filter(in_split))
 
-    rows_per_task = image_files.count_rows_per_task(spec)
-    return images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=rows_per_task)
+    return images.dataset.map_batches(join_rows, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)

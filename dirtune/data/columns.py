@@ -28,8 +28,8 @@ from dirtune.manifest import InputSpec
 Columns = dict[str, np.typing.NDArray[Any]]
 """Arrays by column name, first dimension = samples."""
 
-# Estimate for a photograph as JPEG of quality 95.
-_PIXELS_PER_BYTE = 8
+# Estimates for a photograph, as JPEG of quality 95
+_SMALLER = {"jpeg": 8, "png": 3}
 
 
 def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: bool = False) -> pa.Table:
@@ -62,6 +62,16 @@ def to_arrow(batch: Columns, inputs: Mapping[str, InputSpec], *, has_groups: boo
     return pa.table(columns)
 
 
+def select_stored(table: pa.Table, inputs: Mapping[str, InputSpec], *, has_groups: bool = False) -> pa.Table | None:
+    """Return the columns of a batch of images that are in their stored form, else None."""
+    types = {"sample_id": pa.string(), "label": pa.float64()} | ({"group": pa.string()} if has_groups else {})
+    for name, spec in inputs.items():
+        types[name] = pa.large_binary() if spec.encoding != "raw" else pa.binary(get_decoded_size(spec))
+    if any(name not in table.column_names or table[name].type != kind for name, kind in types.items()):
+        return None
+    return table.select([*types])
+
+
 def _to_input_column(array: np.typing.NDArray[Any], spec: InputSpec, name: str) -> pa.Array:
     if spec.encoding != "raw":
         return pa.array(array.tolist(), pa.large_binary())
@@ -84,9 +94,7 @@ def _to_binary_column(values: np.typing.NDArray[Any]) -> pa.FixedSizeBinaryArray
 
 def get_stored_size(spec: InputSpec) -> int:
     """Return the bytes of one stored sample; for an encoded image a rough estimate."""
-    if spec.encoding != "raw":
-        return spec.size // _PIXELS_PER_BYTE
-    return get_decoded_size(spec)
+    return get_decoded_size(spec) // _SMALLER.get(spec.encoding, 1)
 
 
 def get_decoded_size(spec: InputSpec) -> int:

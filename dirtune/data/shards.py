@@ -1,80 +1,74 @@
-"""Shards of a split: Parquet files, written by Ray Data, or by this process for rows that are in its memory.
+"""Shards of a split: Parquet files, written by tasks of Ray Data, or by this process for rows that are in its memory.
 
 A table of numbers is read, split and standardized by one process, to which Ray would add its start, 10 s, and copies of all
-rows. Both ways write the same bytes for the rows of one block. Shards have at least 128 MB, so that a large set is a few
-files, in row groups small enough to stream.
+rows. Both ways write the same bytes for the same rows. A shard has the rows of the split among 128 MB of samples, so that a
+large set is a few files, in row groups small enough to stream. Each is read from disk by the process that has written it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.data.columns import Columns, get_stored_size, to_arrow
+from dirtune.data.verify import SplitRows, join_rows, read_shards
 from dirtune.io.storage import Storage
-from dirtune.manifest import InputSpec
-
-if TYPE_CHECKING:
-    from ray.data import Dataset
+from dirtune.manifest import InputSpec, LabelSpec
 
 SHARD_BYTES = 128 * 2**20
 ROW_GROUP_BYTES = 16 * 2**20
+# A server may refuse a request of many writers for a while.
+_REMOTE_RETRY_SECONDS = 20.0
 
 
-def write_shards(
-    home: Storage,
-    folder: str,
-    rows: "Dataset | Iterator[Columns]",
-    inputs: Mapping[str, InputSpec],
-    *,
-    has_groups: bool = False,
-) -> list[str]:
-    """Write a split's shards and return their names relative to the folder of the data set.
+@dataclass(kw_only=True)
+class ShardWriter:
+    """Writes and reads the shards of a split; picklable."""
 
-    Args:
-        home: folder of the data set.
-        folder: of the split, relative to it.
-        rows: a Ray data set, or batches, which are written one after the other.
-        inputs: specification of each input.
-        has_groups: True if the batches have a column `group`.
-    """
-    # A plain dictionary is pickled to the tasks.
-    specs = dict(inputs)
-    # A row group is the least that a reader holds in memory.
-    rows_per_group = max(1, ROW_GROUP_BYTES // max(1, sum(get_stored_size(spec) for spec in inputs.values())))
+    home: Storage
+    """Folder of the data set."""
+    folder: str
+    """Folder of the split, relative to `home`."""
+    split: str
+    inputs: Mapping[str, InputSpec]
+    label: LabelSpec
+    has_groups: bool
 
-    def convert_batch(batch: Columns) -> pa.Table:
-        return to_arrow(batch, specs, has_groups=has_groups)
+    def __post_init__(self) -> None:
+        sample_bytes = max(1, sum(get_stored_size(spec) for spec in self.inputs.values()))
+        self.rows_per_shard = max(1, SHARD_BYTES // sample_bytes)
+        # A row group is the least that a reader holds in memory.
+        self.rows_per_group = max(1, ROW_GROUP_BYTES // sample_bytes)
 
-    if isinstance(rows, Iterator):
-        _write_batches(home, folder, map(convert_batch, rows), rows_per_group)
-    else:
-        from ray.data.datasource import FilenameProvider
+    def convert(self, batch: Columns) -> pa.Table:
+        """Return a batch in its stored form."""
+        return to_arrow(batch, self.inputs, has_groups=self.has_groups)
 
-        rows.map_batches(convert_batch, batch_format="numpy").write_parquet(
-            home.path(folder),
-            filesystem=home.filesystem,
-            filename_provider=FilenameProvider(dataset_uuid="part", file_format="parquet"),
-            min_bytes_per_file=SHARD_BYTES,
-            row_group_size=rows_per_group,
-            compression="zstd",
-            write_page_checksum=True,
-        )
-    return [f"{folder}/{name}" for name in home.list_files(folder, suffix=".parquet")]
+    def write(self, number: int, table: pa.Table) -> SplitRows:
+        """Write a shard, and return its content as read from disk."""
+        file = f"{self.folder}/part_{number:06}.parquet"
+        home = self.home.with_retry(0.0 if self.home.is_local else _REMOTE_RETRY_SECONDS)
+
+        def write_file() -> None:
+            home.filesystem.create_dir(home.path(self.folder), recursive=True)
+            with pq.ParquetWriter(
+                home.path(file),
+                table.schema,
+                filesystem=home.filesystem,
+                compression="zstd",
+                write_page_checksum=True,
+            ) as writer:
+                writer.write_table(table, row_group_size=self.rows_per_group)
+
+        home.retry(write_file)
+        return read_shards(home, self.split, [file], self.inputs, self.label)
 
 
-def _write_batches(home: Storage, folder: str, tables: Iterable[pa.Table], rows_per_group: int) -> None:
-    home.filesystem.create_dir(home.path(folder), recursive=True)
-    for number, group in enumerate(_join_tables(tables)):
-        with pq.ParquetWriter(
-            home.path(f"{folder}/part_{number:06}.parquet"),
-            group.schema,
-            filesystem=home.filesystem,
-            compression="zstd",
-            write_page_checksum=True,
-        ) as writer:
-            writer.write_table(group, row_group_size=rows_per_group)
+def write_batches(writer: ShardWriter, batches: Iterator[Columns]) -> SplitRows:
+    """Write a split's shards, one after the other, and return their content as read from disk."""
+    tables = _join_tables(map(writer.convert, batches))
+    return join_rows([writer.write(number, table) for number, table in enumerate(tables)])
 
 
 def _join_tables(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

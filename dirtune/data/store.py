@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dirtune.data.columns import Columns, to_numpy
-from dirtune.data.shards import write_shards
-from dirtune.data.verify import check_rows, hash_digests, read_shards
+from dirtune.data.shards import ShardWriter, write_batches
+from dirtune.data.verify import SplitRows, check_rows, hash_digests
 from dirtune.errors import Fault, InputError
 from dirtune.frozen import read
 from dirtune.io.jsonfile import encode_json_object, parse_json_object
@@ -97,9 +97,17 @@ def write_dataset(
             home.write(f"{version}/{side_name}", content)
         rows = {}
         for split, dataset in splits.items():
-            files = write_shards(home, f"{version}/{split}", dataset, inputs, has_groups=group is not None)
-            # Read from disk, so that the manifest describes the files and not the intention.
-            rows[split] = read_shards(home, split, files, inputs, label)
+            writer = ShardWriter(
+                home=home,
+                folder=f"{version}/{split}",
+                split=split,
+                # A plain dictionary is pickled to the tasks.
+                inputs=dict(inputs),
+                label=label,
+                has_groups=group is not None,
+            )
+            # As read from disk, so that the manifest describes the files and not the intention.
+            rows[split] = _write_split(writer, dataset)
         check_rows(rows, label, where=name)
         manifest = Manifest(
             name=name,
@@ -124,6 +132,15 @@ def write_dataset(
         # The last write commits: readers see the previous version or this one, never a mixture.
         home.write(MANIFEST, encode_json_object(manifest.model_dump(mode="json")))
     return manifest
+
+
+def _write_split(writer: ShardWriter, rows: "Dataset | Iterator[Columns]") -> SplitRows:
+    if isinstance(rows, Iterator):
+        return write_batches(writer, rows)
+    # A table needs no Ray.
+    from dirtune.data.shard_sink import write_dataset_shards
+
+    return write_dataset_shards(writer, rows)
 
 
 def _remove_old_versions(home: Storage) -> None:

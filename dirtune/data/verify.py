@@ -106,11 +106,26 @@ def read_shards(
     batch_rows = max(_BATCH_ROWS, _BATCH_BYTES // max(1, size)) if size < _SMALL_SAMPLE else _BATCH_ROWS
     for file in files:
         with home.filesystem.open_input_file(home.path(file)) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(batch_size=batch_rows):
+            # Buffered, because fresh memory for whole row groups takes longer than hashing them
+            parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BATCH_BYTES)
+            for batch in parquet.iter_batches(batch_size=batch_rows):
                 rows.add_batch(split, batch, inputs)
                 if label is not None and label.dense is not None:
                     rows.add_pixel_counts(batch, inputs[label.dense.column], label, label.dense)
     return rows
+
+
+def join_rows(parts: Sequence[SplitRows]) -> SplitRows:
+    """Return the content of several groups of shards of one split."""
+    joined = SplitRows(files=tuple(file for part in parts for file in part.files))
+    for part in parts:
+        joined.ids += part.ids
+        joined.labels += part.labels
+        joined.content_digests += part.content_digests
+        joined.split_digests += part.split_digests
+        if part.pixels is not None:
+            joined.pixels = part.pixels if joined.pixels is None else joined.pixels + part.pixels
+    return joined
 
 
 def check_labels(

@@ -126,7 +126,7 @@ class Storage:
                     raise
                 raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
 
-        return self._retry(read)
+        return self.retry(read)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file atomically: after a crash, it has the old content or the new one, never a part."""
@@ -145,7 +145,7 @@ class Storage:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(buffer)
 
-        self._retry(write)
+        self.retry(write)
 
     def append(self, name: str, content: bytes) -> None:
         """Append to a file on a local disk, which it creates; a process that is killed may leave a part of the content."""
@@ -166,7 +166,7 @@ class Storage:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, path) from error
 
-        self._retry(append)
+        self.retry(append)
 
     def list_files(self, folder: str = "", *, suffix: str = "") -> list[str]:
         """Return the sorted names (without the folder) of the files directly in `folder`; empty if it does not exist."""
@@ -193,7 +193,7 @@ class Storage:
             elif kind != pafs.FileType.NotFound:
                 self.filesystem.delete_file(self.path(name))
 
-        self._retry(remove)
+        self.retry(remove)
 
     def move(self, name: str, to: str) -> None:
         """Move a file; in an object store, it is copied, then removed."""
@@ -204,7 +204,7 @@ class Storage:
                 Path(new_path).parent.mkdir(parents=True, exist_ok=True)
             self.filesystem.move(path, new_path)
 
-        self._retry(move)
+        self.retry(move)
 
     def remove_abandoned_files(self) -> None:
         """Remove the temporary files that killed processes have left below this folder.
@@ -228,12 +228,12 @@ class Storage:
                 return self.filesystem.get_file_info(selector)  # type: ignore[no-any-return]
             return self.filesystem.get_file_info(selector)  # type: ignore[no-any-return]
 
-        return self._retry(list_entries)
+        return self.retry(list_entries)
 
     def _get_type(self, name: str) -> pafs.FileType:
-        return self._retry(lambda: self.filesystem.get_file_info(self.path(name)).type)
+        return self.retry(lambda: self.filesystem.get_file_info(self.path(name)).type)
 
-    def _retry(self, operation: Callable[[], _T]) -> _T:
+    def retry(self, operation: Callable[[], _T]) -> _T:
         """Run an operation, with exponential backoff, until it succeeds or `retry_seconds` are over."""
         backoff, deadline = FIRST_BACKOFF, time.monotonic() + self.retry_seconds
         while True:
