@@ -3,9 +3,9 @@
 Run: `.venv/bin/python benchmarks/kills.py [--kills 20] [--seed 7]`
 
 A small study on digits is swept once without kills. Then it is swept with kills: after a random time the driver, a trial
-worker or the raylet (the process of a Ray node) receives SIGKILL; when the driver has ended, the sweep is resumed. A complete
-study is compared and started again in another folder, until the given number of kills is reached; the last one is completed
-without kills. All four tables are compared bit for bit as multisets of rows, without the columns of time, memory and process.
+worker or the raylet (the process of a Ray node) receives SIGKILL, each as often as the others; when the driver has ended, the
+sweep is resumed. A complete study is compared and started again in another folder, until the given number of kills is reached; the
+last one is completed without kills. All four tables are compared bit for bit as multisets of rows, without the columns of time, memory and process.
 A driver that has lost its Ray and does not end by itself within `EXIT_TIMEOUT` seconds counts as a difference, as does a
 sweep that makes no progress.
 
@@ -16,6 +16,7 @@ the state of the machine then.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -116,7 +117,9 @@ class Campaign:
         while len(self.kills) < kills and not self.differences:
             driver = self._driver or self._start()
             seconds = self.random.uniform(*KILL_SECONDS)
-            victim = self.random.choice(victims)
+            # The one that was killed least often
+            counts = Counter(kill.victim for kill in self.kills)
+            victim = min(victims, key=lambda name: (counts[name], self.random.random()))
             try:
                 ended = driver.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -127,10 +130,11 @@ class Campaign:
                 return
 
     def _kill(self, driver: subprocess.Popen[bytes], victim: str, seconds: float) -> None:
-        found = [pid for pid, name in list_processes(driver.pid) if name == victim]
-        # No worker has started yet, or all have ended.
-        if not found:
-            return
+        while not (found := [pid for pid, name in list_processes(driver.pid) if name == victim]):
+            # No worker has started yet, or all have ended.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                driver.wait(0.2)
+                return
         recorded = len(list(self._folder.glob("results/trials/*.parquet")))
         os.kill(self.random.choice(found), signal.SIGKILL)
         self.kills.append(Kill(seconds, victim, recorded, self._round))
