@@ -23,6 +23,8 @@ from dirtune import cli
 from dirtune.cli.app import ORDER
 from dirtune.cli.cluster import follow_job
 from dirtune.cluster.jobs import Job
+from dirtune.data.store import read_manifest
+from dirtune.io.storage import Storage
 from dirtune.losses import TERMS
 from dirtune.tuning.folder.layout import STOP_REQUEST
 from dirtune.tuning.folder.lock import lock
@@ -761,6 +763,18 @@ for command in (["table", "study"], ["status", "study"], ["query", "select arm, 
     *ended, rest = re.split(rb"ended with (?:0|None)\n", done.stdout)
     assert (len(ended), rest) == (3, b"")
     assert all(b"\\u03b2=0.5 \\u2264" in printed for printed in ended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "said"), [("| head -c 1", ""), ("> /dev/full", "No space left on device\n")])
+def test_a_command_that_computes_outlives_its_output(tmp_path: Path, to: str, said: str) -> None:
+    rows = "".join(f"{row},{row % 7}\n" for row in range(200))
+    (tmp_path / "a.csv").write_text(f"y,a\n{rows}")
+    command = ["ingest", "table", "--raw", "a.csv", "--option", "name=a", "--option", "label=y", "--data", "data"]
+    text = f"({shlex.join([sys.executable, '-m', 'dirtune.cli', *command])}; echo $? >&2) {to}"
+    done = subprocess.run(text, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.removesuffix("0\n").removeprefix("dirtune: output is incomplete: ") == said
+    assert read_manifest(Storage.open(tmp_path / "data"), "a").splits["train"].rows > 100
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])

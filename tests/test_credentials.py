@@ -125,7 +125,8 @@ def test_results_and_output_of_a_study_at_a_url_with_keys_have_no_keys(
 def sweep_without_ray(study: Path, data: Path, results: str) -> None:
     """Write what a sweep of the study writes, without Ray."""
     folder = open_study_folder(study.read_text(), str(study), data=data, results=results)
-    folder.reconcile("")
+    with folder.open_journal() as journal:
+        folder.reconcile(journal)
     config = folder.study.arms[0].config
     resident = read_without_ray(Storage.open(data), folder.manifest, torch.device("cpu"))
     job = TrialJob(

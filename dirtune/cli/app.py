@@ -1,6 +1,10 @@
 """The application that the commands register with, the options that several of them share, and printing."""
 
+import contextlib
+import errno
+import io
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -110,3 +114,45 @@ def make_console() -> Any:
 
     # A pipe has no width; rich would assume 80 columns and fold or cut what is written to it.
     return EscapingConsole() if sys.stdout.isatty() else EscapingConsole(width=WIDTH)
+
+
+class _Output(io.FileIO):
+    """A file whose first error is kept instead of raised; what is written after it is dropped."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int | None:  # type: ignore[override]
+        """Write bytes and return their number, also of those that are dropped."""
+        if self.error is None:
+            try:
+                return super().write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+
+@contextlib.contextmanager
+def outlive_output() -> Iterator[None]:
+    """Let a command that computes go on when its output cannot be written any more, as behind `head` or on a full disk.
+
+    A full disk is said on standard error at the end; a reader that has gone wants to know nothing.
+    """
+    stream = sys.stdout
+    # Unbuffered, as by PYTHONUNBUFFERED, it is the file itself
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    # A test or a notebook has put another object there
+    if not isinstance(raw, io.FileIO) or not isinstance(stream, io.TextIOWrapper):
+        yield
+        return
+    output = _Output(raw.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(output), encoding=stream.encoding, errors=stream.errors, line_buffering=True
+    )
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stream
+        if output.error is not None and output.error.errno != errno.EPIPE:
+            print(f"dirtune: output is incomplete: {output.error.strerror}", file=sys.stderr)

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import DATA, DataRoot, app, show
+from dirtune.cli.app import DATA, DataRoot, app, outlive_output, show
 from dirtune.cli.arguments import parse_assignments
 
 
 @app.command(rich_help_panel=DATA)
+@outlive_output()
 def ingest(
     name: Annotated[str, typer.Argument(help="A data set of `dirtune list data`.")],
     raw: Annotated[

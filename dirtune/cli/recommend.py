@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from dirtune.cli.app import DATA, DataRoot, ResultsRoot, app, make_console, show
+from dirtune.cli.app import DATA, DataRoot, ResultsRoot, app, make_console, outlive_output, show
 from dirtune.cli.init import Group, Label, Options, SetName, Source, Transform, Unit, parse_options
 
 
 @app.command(rich_help_panel=DATA)
+@outlive_output()
 def recommend(
     source: Source,
     label: Label = None,

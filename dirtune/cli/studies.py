@@ -19,6 +19,7 @@ from dirtune.cli.app import (
     SweepName,
     app,
     make_console,
+    outlive_output,
     show,
 )
 from dirtune.cli.arguments import check_device, load_plugins, parse_assignments, parse_changes, read_trial_settings
@@ -77,6 +78,7 @@ def schema() -> None:
 
 
 @app.command(rich_help_panel=STUDIES)
+@outlive_output()
 def train(
     file: Annotated[Path | None, typer.Argument(help="A YAML file with a trial configuration.")] = None,
     study: Annotated[str | None, typer.Option(help="Train an arm of this study.")] = None,
@@ -197,6 +199,7 @@ def plan(
 
 
 @app.command(rich_help_panel=STUDIES)
+@outlive_output()
 def sweep(
     study: StudyName,
     data: DataRoot = "data",
@@ -222,6 +225,7 @@ def sweep(
 
 
 @app.command(rich_help_panel=STUDIES)
+@outlive_output()
 def resume(
     study: SweepName,
     data: DataRoot = "data",
