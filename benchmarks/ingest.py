@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,11 @@ from dirtune.data.session import ray_session
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.pipelines import images
+from dirtune.process import set_environment
 
 RAW_UP_TO = images.RAW_UP_TO
+OBJECT_STORE_BYTES = 2**30
+"""Of each node of a cluster."""
 BASES = 16
 """Different pictures; the others are shifted copies of them."""
 
@@ -55,6 +58,8 @@ class Case:
     images: tuple[int, int]
     repeats: int
     cores: int
+    nodes: tuple[int, ...] = ()
+    """Process ids of the nodes of a cluster, whose CPU time counts."""
 
     def get_list(self, number: int) -> Path:
         return self.folder / f"{self.pixels}" / f"list_{number}.csv"
@@ -141,14 +146,14 @@ def measure(case: Case) -> dict[str, list[Cost]]:
 
 def measure_once(work: Callable[[Case, int, Path], None], case: Case, number: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=case.folder) as target:
-        started, processor = time.perf_counter(), read_cpu_seconds()
+        started, processor = time.perf_counter(), read_cpu_seconds(case)
         work(case, number, Path(target))
-        return time.perf_counter() - started, read_cpu_seconds() - processor
+        return time.perf_counter() - started, read_cpu_seconds(case) - processor
 
 
-def read_cpu_seconds() -> float:
-    """Return the CPU time of this process and all its descendants, those that have ended included."""
-    by_parent, found, ticks = list_children(), [os.getpid()], 0
+def read_cpu_seconds(case: Case) -> float:
+    """Return the CPU time of this process, the nodes and all their descendants, those that have ended included."""
+    by_parent, found, ticks = list_children(), [os.getpid(), *case.nodes], 0
     for pid in found:
         found += by_parent.get(pid, [])
         try:
@@ -195,13 +200,15 @@ def show(case: Case, label: str, found: dict[str, list[Cost]]) -> None:
 
 def measure_on_nodes(case: Case, nodes: int) -> dict[str, list[Cost]]:
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as scratch:
-        cluster = Cluster(Path(scratch))
+        cluster = Cluster(Path(scratch), object_store_bytes=OBJECT_STORE_BYTES)
         try:
             cluster.start()
             for number in range(nodes):
                 cluster.add(f"n{number}", cpus=1)
-            os.environ.update(cluster.environment)
-            return measure(case)
+            # Ray reads its token when it is imported.
+            with set_environment(cluster.environment):
+                pids = tuple(node.process.pid for node in cluster.nodes.values())
+                return run_in_process(measure, replace(case, nodes=pids))
         finally:
             cluster.close()
 
@@ -228,7 +235,7 @@ def main() -> None:
                 for count in (1, 2) if chosen.nodes else chosen.cores:
                     case = Case(Path(folder), pixels, stored, numbers, chosen.repeats, count)
                     if chosen.nodes:
-                        show(case, f"{count} nodes", run_in_process(measure_on_nodes, case, count))
+                        show(case, f"{count} nodes", measure_on_nodes(case, count))
                     else:
                         show(case, f"{count} cores", run_in_process(measure_on_cores, case))
     print(f"load average {', '.join(f'{each:.1f}' for each in os.getloadavg())}")

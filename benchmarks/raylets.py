@@ -31,9 +31,11 @@ class Cluster:
 
     Args:
         scratch: an empty folder with a short path, because the path of a socket is limited to 107 characters.
+        object_store_bytes: of each node; Ray Data runs fewer tasks than there are CPUs if it is small.
     """
 
     scratch: Path
+    object_store_bytes: int = OBJECT_STORE_BYTES
     nodes: dict[str, Node] = field(default_factory=dict)
     address: str = ""
 
@@ -60,7 +62,7 @@ class Cluster:
             *options,
             "--node-ip-address=127.0.0.1",
             f"--temp-dir={self.scratch / name}",
-            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--object-store-memory={self.object_store_bytes}",
             "--disable-usage-stats",
             f"--dashboard-agent-listen-port={find_free_port()}",
         ]
