@@ -287,13 +287,18 @@ class Sheet:
                 rule = "the lists of a column must have the same length, at least one, in all rows"
                 self.column_faults.append(Fault(where=self.where, key=name, rule=rule, got=lengths[:5]))
                 continue
+            elements = [f"{name}.{element}" for element in range(lengths[0])]
+            if taken := [each for each in elements if each in self.table.column_names]:
+                rule = "the elements of its lists would have the name of another column; rename one of the columns"
+                self.column_faults.append(Fault(where=self.where, key=name, rule=rule, got=taken[0]))
+                continue
             flat = column.combine_chunks().flatten()
             index = self.table.column_names.index(name)
             self.table = self.table.remove_column(index)
-            for element in range(lengths[0]):
-                values = flat.take(pa.array(np.arange(element, len(flat), lengths[0])))
-                self.table = self.table.add_column(index + element, f"{name}.{element}", values)
-                names.append(f"{name}.{element}")
+            for place, element in enumerate(elements):
+                values = flat.take(pa.array(np.arange(place, len(flat), len(elements))))
+                self.table = self.table.add_column(index + place, element, values)
+            names += elements
         return names
 
     def is_list(self, column: str) -> bool:

@@ -113,6 +113,12 @@ def test_a_column_of_lists_is_one_feature_per_element(tmp_path: Path) -> None:
     assert _names(_ingest(tmp_path / "a.parquet", features=["emb"])) == ["emb.0", "emb.1", "emb.2"]
 
 
+def test_elements_of_lists_with_the_name_of_another_column_are_refused(tmp_path: Path) -> None:
+    frame = _frame(emb=[[1.0, 2.0]] * ROWS).assign(**{"emb.1": 3.0})
+    with pytest.raises(InputError, match=r"emb: the elements of its lists would have the name .*, got 'emb.1'"):
+        _ingest(tmp_path / "a.parquet", frame)
+
+
 def test_lists_of_several_lengths_and_lists_as_label_are_refused(tmp_path: Path) -> None:
     frame = _frame(emb=[[1.0] * (2 + (row == 9)) for row in range(ROWS)])
     with pytest.raises(InputError, match=r"emb: the lists of a column must have the same length.*, got \[2, 3\]"):
