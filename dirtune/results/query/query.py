@@ -117,10 +117,18 @@ def _explain(message: str, columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def _execute(database: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> pa.Table:
-    """Return the rows of a statement; Ctrl-C interrupts it."""
+    """Return the rows of a statement; Ctrl-C interrupts it.
+
+    Raises:
+        InputError: Arrow would change the values of a column without a word.
+    """
 
     def execute() -> pa.Table:
         relation = database.sql(sql)
+        for name, kind in zip(relation.columns, relation.types, strict=True):
+            if not _has_arrow_form(kind):
+                rule = f"values of the type {kind} cannot be returned; cast them, such as to text"
+                raise InputError(Fault(where="query", key=name, rule=rule))
         return (relation if limit is None else relation.limit(limit)).to_arrow_table()
 
     # In a thread of its own: Python notices Ctrl-C only in the main one, which DuckDB would block until the last row
@@ -134,6 +142,14 @@ def _execute(database: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -
                 database.interrupt()
                 wait([running], timeout=0.05)
             raise
+
+
+def _has_arrow_form(kind: Any, *, is_inner: bool = False) -> bool:
+    """Return True if Arrow has the values of a DuckDB type; intervals are converted, but not those in lists or structures."""
+    if kind.id in {"list", "array", "struct", "map", "union"}:
+        # Beside inner types it has the length of an array
+        return all(_has_arrow_form(each, is_inner=True) for _, each in kind.children if hasattr(each, "id"))
+    return kind.id not in {"uhugeint", "bit", "bignum"} and not (is_inner and kind.id == "interval")
 
 
 def _make_plain(table: pa.Table) -> pa.Table:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -167,6 +168,22 @@ def test_intervals_are_durations_in_every_format(tmp_path: Path) -> None:
     assert json.loads(format_table(query(between, tmp_path), "json")) == [{"took": 97199.0}]
     with pytest.raises(InputError, match="took: an interval of months or years has no fixed length"):
         query("select interval '1 month' took from trials", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("(2 ** 127)::uhugeint", "UHUGEINT"),
+        ("'101'::bit", "BIT"),
+        ("list(finished_at - started_at)", "INTERVAL[]"),
+        ("{'a': [1::uhugeint]}", "STRUCT(a UHUGEINT[])"),
+    ],
+)
+def test_types_whose_values_arrow_would_change_are_refused(tmp_path: Path, value: str, kind: str) -> None:
+    write_study(tmp_path, [record("a", 0)])
+    with pytest.raises(InputError, match=re.escape(f"x: values of the type {kind} cannot be returned; cast them")):
+        query(f"select {value} x from trials", tmp_path)
+    assert query("select '101'::bit::text x from trials", tmp_path).column("x").to_pylist() == ["101"]
 
 
 def test_cells_that_spreadsheets_would_run_are_defused_in_csv() -> None:
