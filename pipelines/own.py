@@ -245,6 +245,9 @@ def make_request(pipeline: str, recipe: int, source: Source, options: OwnOptions
     for name, default in {"label_transform": "none", "label_period": None}.items():
         if asked[name] == default:
             del asked[name]
+    # In earlier releases these were in the unit of the transformed label.
+    if options.label_transform != "none" and (options.bands is not None or options.profile != "none"):
+        asked["bands_and_peaks"] = "in the unit of the label"
     # By content, unlike image files: a table is read as a whole anyway.
     raw = source.compute_hash()
     return hash_json({"pipeline": pipeline, "recipe": recipe, "options": asked, "raw": raw, "more": more})
@@ -401,7 +404,7 @@ def choose_label_spec(
     smallest = _FLOAT32_STEPS * float(np.finfo(np.float32).eps) * max(abs(start), abs(end))
     if bin_width is not None and (bin_width < smallest or (end - start) / bin_width > MOST_BINS):
         least = max(smallest, (end - start) / MOST_BINS)
-        rule = f"must be at least {least:.2g} for labels from {start:g} to {end:g}"
+        rule = f"must be at least {_round_up(least):g} for labels from {start:g} to {end:g}"
         raise InputError(Fault(where=where, key="bin_width", rule=rule, got=bin_width))
     if width < smallest:
         rule = "the labels are too large for their differences; subtract a constant, bin width"
@@ -455,6 +458,12 @@ def round_to_nice_width(width: float) -> float:
     power = math.floor(math.log10(width))
     candidates = [float(f"{step}e{power}") for step in (1, 2, 5, 10)]
     return min(candidates, key=lambda each: abs(math.log(each / width)))
+
+
+def _round_up(value: float) -> float:
+    """Return the next number of two significant digits."""
+    power = math.floor(math.log10(value)) - 1
+    return float(f"{math.ceil(value / 10.0**power)}e{power}")
 
 
 def _round_digits(value: float) -> float:

@@ -300,3 +300,12 @@ def test_a_width_of_too_many_or_too_narrow_bins_is_refused_with_the_least(width:
     with pytest.raises(InputError, match=r"mine: bin_width: must be at least 0\.00028 for labels from 0 to 28, got "):
         choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=width)
     assert choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=0.001).num_bins == 28_000
+
+
+@pytest.mark.parametrize("ends", [(0, 43.4), (0, 1 / 3), (1e6, 1e6 + 1 / 3), (-7e-9, 2e-9), (0, 1e30)])
+def test_the_least_width_of_a_refusal_is_accepted(ends: tuple[float, float]) -> None:
+    labels = np.linspace(*ends, 300)
+    with pytest.raises(InputError) as caught:
+        choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=1e-30)
+    least = float(str(caught.value).partition("at least ")[2].split()[0])
+    choose_label_spec(labels, where="mine", name="y", unit="mm", bin_width=least)

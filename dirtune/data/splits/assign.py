@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dirtune.data.splits import leaks, partition, settings, thinning
 from dirtune.data.splits.rows import LEFT_OUT, TEST, TRAIN, VAL, Rows, SplitNames
 from dirtune.errors import Fault, InputError
+from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import SPLITS
 from dirtune.reweighting.density import label_density
 
@@ -98,11 +99,9 @@ def _thin(
 
 
 def _format_held_out(rows: Rows, held: tuple[int, ...], before: SplitNames, after: SplitNames) -> str:
-    label = rows.label
+    label, edges = rows.label, compute_bin_edges(rows.label)
     runs = np.split(np.array(held), np.flatnonzero(np.diff(held) > 1) + 1)
-    bands = ", ".join(
-        f"[{label.low + run[0] * label.bin_width:g}, {label.low + (run[-1] + 1) * label.bin_width:g})" for run in runs
-    )
+    bands = ", ".join(f"[{edges[run[0]]:g}, {edges[run[-1] + 1]:g})" for run in runs)
     lost = {split: np.count_nonzero((before == split) & (after == LEFT_OUT)) for split in (TRAIN, VAL)}
     test = np.count_nonzero((after == TEST) & np.isin(rows.bins, held))
     return (

@@ -30,8 +30,10 @@ from dirtune.data.splits.partition import compute_total_variation
 from dirtune.data.splits.rows import LEFT_OUT, TRAIN, VAL, Ids, SplitNames, rank_by_seed, rank_within_bins
 from dirtune.data.splits.settings import HoldOut, Profile, Splitting
 from dirtune.errors import Fault, InputError
+from dirtune.label_transform import compute_bin_edges, restore_labels, transform_labels
 from dirtune.manifest import LabelSpec, ShotRule
 from dirtune.randomness import derive_seed
+from dirtune.wording import format_count
 
 HELD_SHARES: dict[HoldOut, float] = {"extrapolation": 0.2, "interpolation": 0.2, "blind_spots": 0.15}
 """Default share of all rows that is held out."""
@@ -79,29 +81,61 @@ def find_held_out_bins(density: NDArray[np.int64], label: LabelSpec, settings: S
                 distances = np.abs(middles - (low + min(high, 1.0)) / 2)
                 inside[np.argmin(np.where(density > 0, distances, np.inf))] = True
             held |= inside
-    if settings.bands is None:
-        _check_heaviest_bin(density, held, label, settings)
-    if not density[held].any() or not density[~held].any():
-        rule = "the held-out bands must contain some of the rows and not all; bins held out"
-        raise InputError(Fault(where="split", key="bands", rule=rule, got=int(held.sum())))
+    _check_held_out_bins(density, held, label, settings)
     return tuple(np.flatnonzero(held).tolist())
 
 
-def _check_heaviest_bin(
+def _check_held_out_bins(
     density: NDArray[np.int64], held: NDArray[np.bool_], label: LabelSpec, settings: Splitting
 ) -> None:
-    """Raise if a bin with many more rows than are to be held out would be held out, as that of zeros of rain is."""
+    """Raise if no row or every row would be held out, or a bin with many more rows than asked for, as zeros of rain are."""
+    lost, rows = int(density[held].sum()), int(density.sum())
+    if settings.bands is not None:
+        if not 0 < lost < rows:
+            edges = compute_bin_edges(label)[[np.flatnonzero(density)[0], np.flatnonzero(density)[-1] + 1]]
+            rule = (
+                f"the held-out bands must contain some of the rows and not all, whose label bins extend from "
+                f"{_format_edge(edges[0])} to {_format_edge(edges[1])}; rows held out"
+            )
+            raise InputError(Fault(where="split", key="bands", rule=rule, got=lost))
+        return
     share = settings.held_share or HELD_SHARES[settings.hold_out]
     heaviest = int(np.argmax(np.where(held, density, 0)))
-    part = density[heaviest] / density.sum()
+    part = density[heaviest] / rows
     if part > max(0.5, 2 * share):
-        low = label.low + heaviest * label.bin_width
+        low, high = map(_format_edge, compute_bin_edges(label)[[heaviest, heaviest + 1]])
         rule = (
-            f"the label bin [{low:g}, {low + label.bin_width:g}) has {part:.0%} of all rows, so that it cannot be among "
-            f"the {share:.0%} that {settings.hold_out} holds out; give the bands, such as "
-            f"bands=[[{low + label.bin_width:g}, {label.high:g}]]"
+            f"the label bin [{low}, {high}) has {part:.0%} of all rows, so that it cannot be among the {share:.0%} that "
+            f"{settings.hold_out} holds out{_suggest_bands(density, label)}"
         )
-        raise InputError(Fault(where="split", key="hold_out", rule=rule))
+    elif lost == rows:
+        rule = (
+            f"{settings.hold_out} would hold out all rows, whose labels are in {format_count(int(np.count_nonzero(density)), 'bin')}"
+            f"{_suggest_bands(density, label)}"
+        )
+    else:
+        return
+    raise InputError(Fault(where="split", key="hold_out", rule=rule))
+
+
+def _suggest_bands(density: NDArray[np.int64], label: LabelSpec) -> str:
+    """Return a band outside of the bin with the most rows, as the end of a sentence: the outer half of its larger side."""
+    heaviest, edges = int(density.argmax()), compute_bin_edges(label)
+    below, above = density[:heaviest], density[heaviest + 1 :]
+    if not below.any() and not above.any():
+        return "; labels in one bin cannot be divided: set a smaller bin_width"
+    if above.sum() >= below.sum():
+        outer = np.flatnonzero(np.cumsum(above) * 2 >= above.sum())[0]
+        first, end = heaviest + 1 + int(outer), len(density)
+    else:
+        outer = np.flatnonzero(np.cumsum(below[::-1]) * 2 >= below.sum())[0]
+        first, end = 0, heaviest - int(outer)
+    return f"; give the bands, such as bands=[[{_format_edge(edges[first])}, {_format_edge(edges[end])}]]"
+
+
+def _format_edge(edge: float) -> str:
+    """Return the edge of a bin with enough digits that another bin is not meant."""
+    return f"{edge:.12g}"
 
 
 def _make_quantile_intervals(settings: Splitting) -> list[tuple[float, float]]:
@@ -115,7 +149,9 @@ def _make_quantile_intervals(settings: Splitting) -> list[tuple[float, float]]:
 
 
 def _compute_centers(label: LabelSpec) -> NDArray[np.float64]:
-    return np.asarray(label.low + (np.arange(label.num_bins) + 0.5) * label.bin_width)
+    """Return the middle of each bin, in the label's unit."""
+    middles = transform_labels(label.low, label.transform) + (np.arange(label.num_bins) + 0.5) * label.bin_width
+    return restore_labels(middles, label.transform)
 
 
 def remove_held_out(

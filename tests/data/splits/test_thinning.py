@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -23,6 +24,9 @@ from dirtune.manifest import LabelSpec
 from dirtune.reweighting.density import shot_regions
 
 AGE = LabelSpec(name="age", unit="years", low=0, high=20, bin_width=1, num_bins=20)
+# Edges that six digits do not represent
+FINE = LabelSpec(name="t", unit="s", low=1e6, high=1e6 + 4, bin_width=0.2, num_bins=20)
+PRICE = LabelSpec(name="p", unit="$", low=1, high=math.exp(20), bin_width=1, num_bins=20, transform="log")
 EVEN = np.full(20, 10)
 POSITION = LabelSpec(name="x", unit="m", low=0, high=20, bin_width=0.5, num_bins=40)
 DENSITY = np.random.default_rng(1).integers(0, 60, size=40)
@@ -78,6 +82,36 @@ def test_bands_hold_out_the_bins_with_their_center_inside():
 def test_bands_without_rows_or_with_all_of_them_are_an_error(bands):
     with pytest.raises(InputError, match="some of the rows and not all"):
         _held(EVEN, hold_out="blind_spots", bands=bands)
+
+
+@pytest.mark.parametrize("hold_out", ["extrapolation", "interpolation", "blind_spots"])
+@pytest.mark.parametrize("label", [AGE, FINE, PRICE], ids=["plain", "fine", "log"])
+@pytest.mark.parametrize(
+    "rows", [{0: 90, 5: 4, 9: 6}, {19: 90, 5: 4, 9: 6}, {0: 8, 4: 80, 19: 12}, {2: 50, 9: 50}, {0: 1, 1: 1}]
+)
+def test_the_bands_that_a_refusal_suggests_hold_out_some_rows_and_not_the_most_frequent_labels(hold_out, label, rows):
+    density = np.bincount([*rows], weights=[*rows.values()], minlength=20).astype(np.int64)
+    try:
+        held = find_held_out_bins(density, label, Splitting(hold_out=hold_out))
+    except InputError as error:
+        bands = tuple(map(tuple, json.loads(str(error).rpartition("bands=")[2])))
+        held = find_held_out_bins(density, label, Splitting(hold_out=hold_out, bands=bands))
+        assert density.argmax() not in held
+    assert 0 < density[list(held)].sum() < density.sum()
+
+
+def test_all_labels_in_one_bin_cannot_be_held_out():
+    density = np.bincount([3], weights=[50], minlength=20).astype(np.int64)
+    with pytest.raises(InputError, match="in one bin cannot be divided: set a smaller bin_width"):
+        _held(density, hold_out="blind_spots")
+
+
+def test_bands_and_peaks_of_logarithmic_bins_are_in_the_unit_of_the_label():
+    # Bins from 1 to e, from e to e^2, and so on
+    request = Splitting(hold_out="extrapolation", bands=((math.exp(15), math.exp(20)),))
+    assert find_held_out_bins(EVEN, PRICE, request) == (15, 16, 17, 18, 19)
+    request = Splitting(profile="normal", peaks=(math.exp(6.5),), spread=1.0)
+    assert compute_profile(EVEN, PRICE, request)[6] == pytest.approx(1.0)
 
 
 def test_held_out_bins_are_removed_from_training_and_kept_in_test():
@@ -203,6 +237,8 @@ def test_subsets_depend_on_the_ids_and_the_seed():
 def test_a_bin_with_most_of_the_rows_is_not_held_out_without_a_word(kind):
     """As rain has it: 85 of 100 rows are zero."""
     density = np.array([850, *[8] * 18, 6])
-    with pytest.raises(InputError, match=r"the label bin \[0, 1\) has 85% of all rows, .* such as bands=\[\[1, 20\]\]"):
+    with pytest.raises(
+        InputError, match=r"the label bin \[0, 1\) has 85% of all rows, .* such as bands=\[\[10, 20\]\]"
+    ):
         _held(density, hold_out=kind)
     assert _held(density, hold_out=kind, bands=((15, 20),)) == [15, 16, 17, 18, 19]
