@@ -195,10 +195,11 @@ def _fill_splits(
     targets: NDArray[np.float64],
     share: float | None,
 ) -> None:
-    """Move groups of training to validation and test splits that have no more than half of their share of the groups.
+    """Move groups of training to validation and test splits that have too few, until they have their share of the groups.
 
     Where a group has more rows of a bin than a split should have, no single move lowers the cost, and the split would stay
-    empty or have one group, whose errors say little about other groups. The moved groups raise the cost least.
+    empty or have one group, whose errors say little about other groups. The moved groups raise the cost least. Without a given
+    share, half of that of the rows is enough.
 
     Args:
         chosen: split of each group, changed in place.
@@ -209,7 +210,7 @@ def _fill_splits(
     """
     for split in (1, 2):
         wanted = max(1, round((share or targets[split].sum() / targets.sum()) * len(chosen)))
-        if np.count_nonzero(chosen == split) > wanted / 2:
+        if share is None and np.count_nonzero(chosen == split) > wanted / 2:
             continue
         while np.count_nonzero(chosen == split) < wanted and np.count_nonzero(chosen == 0) > 1:
             train = np.flatnonzero(chosen == 0)

@@ -93,3 +93,10 @@ def test_a_journal_that_optuna_cannot_replay_is_begun_anew(tmp_path: Path, name:
         assert journal.get_all_studies() == []
         expected = drive(open_study(InMemoryStorage()), 0, 3)
         assert drive(open_study(journal), 0, 3) == expected
+
+
+@pytest.mark.parametrize("name", ["what?x=1", "a%2Fb", "a b#c"])
+def test_the_journal_of_a_folder_of_any_name_is_inside_of_it(tmp_path: Path, name: str) -> None:
+    with open_journal(Storage.open(tmp_path / name)) as journal:
+        open_study(journal)
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["optuna.log"]
