@@ -43,9 +43,10 @@ _EMPTY = "the cell is empty"
 # Rows that are searched for the header
 _TITLE_ROWS = 20
 _COMMENTS = ("#", "//", "%")
-_SKIP_COMMENT = " (the first line looks like a comment; `--option skip_lines=1` skips it)"
 # Cells that are looked at for a form of numbers before all of a column are
 _SAMPLE_ROWS = 1000
+# Rows below a row of units that tell which columns are of numbers
+_ROWS_BELOW_UNITS = 10
 # pandas gives the first kind to columns without a name in a text file, and writes the second for an index without one.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 # Minus signs of typesetting, and the dashes that text processors write for them
@@ -156,6 +157,10 @@ class Sheet:
     """Folder of relative paths in the table."""
     written_names: Sequence[str] = ()
     """Names of the columns as they are in the file."""
+    preamble: int = 0
+    """Lines of a text file before the one that looks like its header."""
+    has_units: bool = False
+    """True if the first row looks like one of units or descriptions."""
     remarks: list[str] = field(default_factory=list)
     """Notes on how the table was read."""
 
@@ -216,7 +221,8 @@ class Sheet:
         written = [text for _, text in texts if not _is_blank(text)]
         if len(bad) == len(numbers) and not written:
             return self._add_column_fault(column, f"all cells are empty{'' if len(numbers) else ': there are no rows'}")
-        suggestion = suggest_format([text.strip() for text in written if isinstance(text, str)])
+        of_cells = [text for row, text in texts if not (_is_blank(text) or (self.has_units and row == 0))]
+        suggestion = suggest_format([text.strip() for text in of_cells if isinstance(text, str)])
         if rule := _describe_lost_digits(cells, numbers):
             return self._add_column_fault(column, rule)
         # One fault of the column instead of thousands of its cells
@@ -234,7 +240,11 @@ class Sheet:
             elif np.isfinite(numbers[row]):
                 self.add_fault(row, column, f"must be within {LARGEST:.2g}, the largest number of 32 bits", text)
             else:
-                self.add_fault(row, column, f"must be a finite number{suggestion}", text)
+                units = (
+                    " (it looks like a unit, in a row below the header: remove the row, or leave it out by skip_bad)"
+                )
+                is_unit = self.has_units and row == 0
+                self.add_fault(row, column, f"must be a finite number{units if is_unit else suggestion}", text)
         return np.where(usable, numbers, np.nan)
 
     def _check_written_numbers(self, column: str, cells: pa.ChunkedArray) -> tuple[str, object] | None:
@@ -315,6 +325,8 @@ class Sheet:
             if column in [normalize_name(cell or "") for cell in cells]:
                 line = self.row_numbers[row]
                 return f" (line {line} has it: `--option skip_lines={line - 1}` skips those before it)"
+        if self.preamble:
+            return _suggest_skip(self.preamble)
         if any(re.fullmatch(r"(['\"]).+\1", name.strip()) for name in names):
             return " (names are in quotes that belong to them: single ones, or double ones behind a blank; remove them)"
         if all(re.fullmatch(self.form.number, name) for name in names):
@@ -509,15 +521,20 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
         if not has_text.all():
             has_text |= pc.not_equal(pc.utf8_trim_whitespace(column), "").to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(has_text)
-    if not len(rows) and invalid:
-        _, expected, actual = invalid[0]
+    preamble = _count_comments(text)
+    # Rows of one cell above all others are a title.
+    is_title = bool(invalid) and table.num_columns == 1 and not (numbers[rows] > invalid[0][0]).any()
+    if invalid and (is_title or not len(rows)):
+        first, expected, actual = invalid[0]
         rule = f"no row has as many cells as the header ({expected}; the first row has {actual})"
         # A comma in the cells may be a decimal mark.
         joined = delimiter.join(table.column_names)
-        if hint := _suggest_delimiter(joined, unlike=delimiter):
+        if preamble:
+            rule += _suggest_skip(max(preamble, first - 1 if is_title else 0) + skipped)
+        elif hint := _suggest_delimiter(joined, unlike=delimiter):
             rule += hint
-        elif expected == 1:
-            rule += ": if the first line is a title, `--option skip_lines=1` skips it"
+        elif is_title:
+            rule += _suggest_skip(first - 1 + skipped)
         elif {actual - expected for _, expected, actual in invalid} == {1}:
             rule += ": either the rows end with a delimiter, or the first column has no name; correct the header"
         raise InputError(Fault(where=where, rule=rule))
@@ -526,7 +543,44 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
         for number, expected, actual in invalid
     ]
     table = table if has_text.all() else table.take(rows)
-    return Sheet(path, table, numbers[rows] + skipped, unreadable, form=form, where=where)
+    return Sheet(
+        path,
+        table,
+        numbers[rows] + skipped,
+        unreadable,
+        form=form,
+        where=where,
+        preamble=preamble and preamble + skipped,
+        has_units=_has_units(table, form),
+    )
+
+
+def _count_comments(text: str) -> int:
+    """Return the number of lines at the begin of a text that are blank or look like comments."""
+    lines = text[:_PART_BYTES].splitlines()
+    return next(
+        (place for place, line in enumerate(lines) if line.strip() and not line.startswith(_COMMENTS)), len(lines)
+    )
+
+
+def _suggest_skip(lines: int) -> str:
+    """Return the option that skips the lines before a header, as the end of a sentence."""
+    which = "line looks" if lines == 1 else f"{lines} lines look"
+    return f" (the first {which} like no header; `--option skip_lines={lines}` skips {'it' if lines == 1 else 'them'})"
+
+
+def _has_units(table: pa.Table, form: TextFormat) -> bool:
+    """Return True if no column of numbers has one in the first row, and its cells are in brackets or there are several."""
+    first, below = table.slice(0, 1), table.slice(1, _ROWS_BELOW_UNITS)
+    cells = list[str]()
+    for column, other in zip(first.columns, below.columns, strict=True):
+        if len(other) and form.normalize(other).null_count * 2 < len(other):
+            if form.normalize(column).null_count == 0:
+                return False
+            cells.append(column[0].as_py().strip())
+    in_brackets = [bool(re.fullmatch(r"[\[(<{]\s*[^-+.,\d\s].*[\])>}]|[\[(]\s*-?\s*[\])]", cell)) for cell in cells]
+    written = [cell for cell in cells if cell and not re.match(r"[-+.,(\[]*\d", cell)]
+    return any(in_brackets) or len(set(written)) > 1
 
 
 class _TextStream(io.RawIOBase):
@@ -566,8 +620,10 @@ def _decode(source: Source, form: TextFormat) -> Iterator[str]:
                 text = decoder.decode(content, final=not content)
             except UnicodeError as error:
                 line += content.count(b"\n", 0, getattr(error, "start", 0))
-                others = wide or "latin-1 or cp1252"
-                rule = f"{rule} (line {line}); choose its encoding, such as `--option text_encoding={others}`"
+                commands = " or ".join(
+                    f"`--option text_encoding={name}`" for name in ([wide] if wide else ["cp1252", "latin-1"])
+                )
+                rule = f"{rule} (line {line}); choose its encoding, such as {commands}"
                 raise InputError(Fault(where=where, rule=rule)) from None
             if "\0" in text:
                 rule = f"{rule}: it has null characters" + (f" (`--option text_encoding={wide}`?)" if wide else "")
@@ -656,8 +712,6 @@ def _find_form(cells: Sequence[str]) -> str:
 
 def _suggest_delimiter(header: str, *, unlike: str = "") -> str:
     """Return the option with which a header has several columns, as the end of a sentence; "" if there is none."""
-    if header.startswith(_COMMENTS):
-        return _SKIP_COMMENT
     for mark, written in {";": "';'", "\t": "tab", "|": "'|'", ",": ","}.items():
         if mark in header and mark != unlike:
             return f" (the header has the delimiter {mark!r}; `--option delimiter={written}`)"

@@ -151,7 +151,10 @@ def test_a_sheet_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     ("content", "rule"),
     [
         (b"", "cannot be read"),
-        (b"a\n\xff\n", "is not text in utf-8 .line 2.; choose its encoding, such as `--option text_encoding=latin-1"),
+        (
+            b"a\n\xff\n",
+            "is not text in utf-8 .line 2.; choose its encoding, such as `--option text_encoding=cp1252` or `--option text_encoding=latin-1`",
+        ),
         ("a\n1\n".encode("utf-16"), "is not text in utf-8 .line 1.; .*encoding=utf-16`"),
         ("a\n1\n".encode("utf-16-le"), "has null characters .`--option text_encoding=utf-16"),
         (b"a,a\n1,2\n", "two columns have this name, got 'a'"),
@@ -343,7 +346,8 @@ def test_numbers_beyond_32_bits_are_faults(tmp_path: Path) -> None:
         ("My data,\n,\na,b\n1,2\n", "no such column (line 3 has it: `--option skip_lines=2` skips those before it)"),
         ('a, "b"\n1, "2"\n', "no such column (names are in quotes that belong to them"),
         ("'a','b'\n1,2\n", "no such column (names are in quotes that belong to them"),
-        ("# exported 2026\n", "no such column (the first line looks like a comment; `--option skip_lines=1` skips it)"),
+        ("# exported 2026\n", "no such column (the first line looks like no header; `--option skip_lines=1` skips it)"),
+        ("# x,y\n# c,d\na,c\n1,2\n", "no such column (the first 2 lines look like no header; `--option skip_lines=2`"),
     ],
 )
 def test_a_wrong_delimiter_is_recognized(tmp_path: Path, text: str, rule: str) -> None:
@@ -373,8 +377,33 @@ def test_rows_that_are_one_cell_longer_than_the_header_are_one_fault(tmp_path: P
     with pytest.raises(InputError, match=r"the header .2; the first row has 3.: .* correct the header$") as caught:
         _sheet(tmp_path, "a,b\n1,2,\n3,4,\n")
     assert len(caught.value.faults) == 1
-    with pytest.raises(InputError, match=r"the header .1; the first row has 2. .*comment; `--option skip_lines=1`"):
-        _sheet(tmp_path, "# exported 2026\na,b\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    "before", ["# 2026\n", "\n\n", "My data\n", "My data\nby X\n\n", "# by X, Y\n# 2026\n\n", "\n%\n"]
+)
+@pytest.mark.parametrize("given", [0, 1])
+def test_the_number_of_lines_before_the_header_is_said_at_once(tmp_path: Path, before: str, given: int) -> None:
+    (tmp_path / "a.csv").write_text(f"{before}a,b\n1,2\n3,4\n")
+    lines = before.count("\n")
+    if given < lines:
+        with pytest.raises(InputError, match=f"`--option skip_lines={lines}` skips"):
+            read_sheet(tmp_path / "a.csv", TextFormat(skip_lines=given)).require({"label": "b"})
+    assert read_sheet(tmp_path / "a.csv", TextFormat(skip_lines=lines)).table.column_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("units", ["[m],[kg]", "m,kg", "(-),(10^3 kg)", "[m],", "'m','kg'"])
+def test_a_row_of_units_is_recognized(tmp_path: Path, units: str) -> None:
+    sheet = _sheet(tmp_path, f'a,b\n{units}\n1,2\n3,4\n"5,0",6\n')
+    sheet.read_numbers("a")
+    assert [fault.where.rpartition(":")[2] for fault in sheet.faults] == ["2", "5"]
+    assert "looks like a unit, in a row below the header" in sheet.faults[0].rule
+    assert "decimal" in sheet.faults[1].rule
+
+
+@pytest.mark.parametrize("row", ["x,2", "?,?", '"[1, 2]",3', "(1),(2)", "1,[kg]"])
+def test_other_cells_that_are_no_numbers_are_no_units(tmp_path: Path, row: str) -> None:
+    assert not _sheet(tmp_path, f"a,b\n{row}\n1,2\n3,4\n").has_units
 
 
 def test_header_cells_are_trimmed_as_other_cells_are(tmp_path: Path) -> None:
