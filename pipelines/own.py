@@ -407,11 +407,14 @@ def choose_label_spec(
         rule = f"must be at least {_round_up(least):g} for labels from {start:g} to {end:g}"
         raise InputError(Fault(where=where, key="bin_width", rule=rule, got=bin_width))
     if width < smallest:
-        rule = "the labels are too large for their differences; subtract a constant, bin width"
-        raise InputError(Fault(where=where, key=name, rule=rule, got=width))
+        rule = (
+            f"the labels are too large for their differences: numbers of 32 bits cannot represent bins of {width:g}; subtract a "
+            "constant"
+        )
+        raise InputError(Fault(where=where, key=name, rule=rule))
     if width < np.finfo(np.float32).tiny:
-        rule = "the labels are too small for numbers of 32 bits; multiply them, bin width"
-        raise InputError(Fault(where=where, key=name, rule=rule, got=width))
+        rule = f"the labels are too small: numbers of 32 bits cannot represent bins of {width:g}; multiply the labels by a constant"
+        raise InputError(Fault(where=where, key=name, rule=rule))
     # Rounding must not put the outermost label out of range.
     if low is None:
         low = min(start, _round_digits(math.floor(_round_digits(start / width)) * width))

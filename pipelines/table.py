@@ -16,6 +16,7 @@ There are no weights for single rows: re-weighting is a setting of the trial, no
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def ingest(
     contents = cells.list_contents(entries.labels[used])
     division = own.divide(options, entries, used, contents)
     values, features = make_vectors(cells, division.train, standardize=options.standardize)
-    check_vectors(sheet, cells, values, used)
+    check_vectors(sheet, cells, values, used, standardize=options.standardize)
     described = {**options.roles, "features": cells.names, "one-hot": options.one_hot}
     notes = [*notes, *own.describe_columns(described, sheet), *describe_row_numbers(sheet, cells, names, options)]
     notes += describe_outliers(cells, used, sheet)
@@ -192,10 +193,16 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     if not names and not options.one_hot and not sheet.column_faults:
         raise InputError(Fault(where=sheet.where, key="features", rule="no column is left"))
     # Columns that were listed by the user are not left out by another option.
-    hint = "; name it in one_hot or in ignore" if options.features is None else ""
+    hints = (
+        ("; name it in one_hot or in ignore", "; name it in ignore, or write a column for each of its numbers")
+        if options.features is None
+        else ("", "")
+    )
     # One column after the other, so that its texts are gone before the next one is read
     numbers = np.empty((len(names), len(sheet.row_numbers)))
     for place, name in enumerate(names):
+        # Lists of other lengths or of texts, and structs, which are no texts either
+        hint = hints[pa.types.is_nested(sheet.table.column(name).type)]
         numbers[place] = sheet.read_numbers(name, hint=hint)
         sheet.release(name)
     # Arrow would keep the memory of the texts, which is more than that of the numbers.
@@ -271,14 +278,21 @@ def _is_counter(column: np.typing.NDArray[np.float64]) -> bool:
 
 
 def check_vectors(
-    sheet: sheets.Sheet, cells: Cells, values: np.typing.NDArray[np.float32], used: np.typing.NDArray[np.int64]
+    sheet: sheets.Sheet,
+    cells: Cells,
+    values: np.typing.NDArray[np.float32],
+    used: np.typing.NDArray[np.int64],
+    *,
+    standardize: bool,
 ) -> None:
     """Raise if different numbers of a column are equal as vectors of 32 bits, or infinite.
 
     Raises:
         InputError: with all such columns, and the cell that is farthest from the others.
     """
-    faults = []
+    faults, numbers, remedy = [], "numbers", "standardize or rescale"
+    if standardize:
+        numbers, remedy = "standardized numbers", "correct or rescale"
     for place, (name, column) in enumerate(zip(cells.names, cells.numbers.T, strict=True)):
         before, after = len(np.unique(column)), len(np.unique(values[:, place]))
         # Single pairs of neighbors may fall together, as those of a sum of float64 do.
@@ -286,7 +300,7 @@ def check_vectors(
             continue
         far = int(np.abs(column - np.median(column)).argmax())
         rule = (
-            f"{before:,} different numbers would be {after:,} as standardized numbers of 32 bits; correct or rescale the "
+            f"{before:,} different numbers would be {after:,} as {numbers} of 32 bits; {remedy} the "
             f"column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
         )
         faults.append(Fault(where=sheet.where, key=name, rule=rule, got=float(column[far])))
@@ -322,9 +336,11 @@ def describe_label_copies(cells: Cells, labels: np.typing.NDArray[np.float64]) -
     is_copy = np.abs(correlations) >= _COPY_CORRELATION
     if is_copy.any():
         names = own.format_names([cells.names[place] for place in varying[is_copy]])
+        # Rounded down
+        least = math.floor(np.abs(correlations[is_copy]).min() * 100 + 1e-9) / 100
         return [
-            f"features with the order of the label (rank correlation {np.abs(correlations[is_copy]).min():.3f} or more), as the label in "
-            f"another unit or a number made from it has: {names}; `ignore` leaves them out"
+            f"features with the order of the label (rank correlation at least {least:.2f}), as the label in another unit or a "
+            f"number made from it has: {names}; `ignore` leaves them out"
         ]
     if len(varying) > min(_MOST_SUMMANDS, len(rows) // 3):
         return []

@@ -193,7 +193,7 @@ def _ingest(path: Path, drawn: random.Random) -> str:
         cells = cells.select_rows(used)
         division = divide(options, entries, used, cells.list_contents(entries.labels[used]))
         values, features = make_vectors(cells, division.train, standardize=options.standardize)
-        check_vectors(sheet, cells, values, used)
+        check_vectors(sheet, cells, values, used, standardize=options.standardize)
         notes = [*describe_labels(division, sheet), *describe_columns({"label": "y", "features": cells.names}, sheet)]
         notes += [
             *describe_row_numbers(sheet, cells, columns, options),

@@ -258,9 +258,11 @@ def test_equal_labels_are_refused() -> None:
 
 def test_labels_that_float32_cannot_tell_apart_are_refused() -> None:
     seconds = 1.6e9 + np.arange(0.0, 1000.0, 10.0)
-    with pytest.raises(InputError, match="subtract a constant, bin width, got 10"):
+    with pytest.raises(InputError, match=r"32 bits cannot represent bins of 10; subtract a constant$"):
         _spec(seconds)
     assert _spec(seconds - 1.6e9).num_bins == 100
+    with pytest.raises(InputError, match=r"32 bits cannot represent bins of 1e-42; multiply the labels by a constant$"):
+        _spec(np.arange(1, 100) * 1e-42)
 
 
 @pytest.mark.parametrize("name", ["sts_b", "table", "../up", "", ".hidden", "a b"])

@@ -123,6 +123,11 @@ def test_lists_of_several_lengths_and_lists_as_label_are_refused(tmp_path: Path)
     frame = _frame(emb=[[1.0] * (2 + (row == 9)) for row in range(ROWS)])
     with pytest.raises(InputError, match=r"emb: the lists of a column must have the same length.*, got \[2, 3\]"):
         _ingest(tmp_path / "a.parquet", frame)
+    for cell in ({"p": 1.0}, [[1.0]], ["x", "z"]):
+        frame = _frame(emb=[cell] * ROWS)
+        with pytest.raises(InputError, match=r"emb: a column of \w+<.*; name it in ignore, or write a column for each"):
+            _ingest(tmp_path / "a.parquet", frame)
+        assert _names(_ingest(tmp_path / "a.parquet", frame, ignore=["emb"])) == ["a"]
     frame = _frame(y=[[1.0, 2.0]] * ROWS)
     with pytest.raises(InputError, match=r"y: a column of list.*; a label is one number per row"):
         _ingest(tmp_path / "a.parquet", frame)
@@ -141,7 +146,8 @@ def test_lists_of_several_lengths_and_lists_as_label_are_refused(tmp_path: Path)
 def test_numbers_that_would_become_equal_are_refused(
     tmp_path: Path, column: np.ndarray, settings: dict[str, bool]
 ) -> None:
-    with pytest.raises(InputError, match=r"b: 60 different numbers would be \d+ as standardized numbers of 32 bits"):
+    words = ("numbers of 32 bits; standardize or", "standardized numbers of 32 bits; correct or")[settings == {}]
+    with pytest.raises(InputError, match=rf"b: 60 different numbers would be \d+ as {words} rescale the column"):
         # The odd row is in training, whose numbers it standardizes.
         _ingest(tmp_path / "a.csv", _frame(b=column), held_back=0.1, **settings)
 
