@@ -68,6 +68,9 @@ _FEWEST_COUNTED = 10
 _COPY_CORRELATION, _COPY_ROWS, _FEWEST_RANKED = 0.99, 5000, 30
 # Standard deviation of the rest of a sum of features, in that of the label, below which it is noted
 _SUM_REST, _MOST_SUMMANDS = 1e-3, 200
+# Largest number of a vector: networks, whose normalization computes variances, square sums of features in 32 bits, and the square of
+# a sum of a thousand such numbers, 1e36, is still finite.
+_LARGEST_FEATURE = 1e15
 
 
 class Options(own.OwnOptions):
@@ -285,7 +288,7 @@ def check_vectors(
     *,
     standardize: bool,
 ) -> None:
-    """Raise if different numbers of a column are equal as vectors of 32 bits, or infinite.
+    """Raise if different numbers of a column are equal as vectors of 32 bits, or infinite, or too large for a network.
 
     Raises:
         InputError: with all such columns, and the cell that is farthest from the others.
@@ -295,14 +298,18 @@ def check_vectors(
         numbers, remedy = "standardized numbers", "correct or rescale"
     for place, (name, column) in enumerate(zip(cells.names, cells.numbers.T, strict=True)):
         before, after = len(np.unique(column)), len(np.unique(values[:, place]))
+        largest = float(np.abs(values[:, place]).max())
         # Single pairs of neighbors may fall together, as those of a sum of float64 do.
-        if np.isfinite(values[:, place]).all() and after > before / 2:
+        if largest <= _LARGEST_FEATURE and after > before / 2:
             continue
         far = int(np.abs(column - np.median(column)).argmax())
-        rule = (
-            f"{before:,} different numbers would be {after:,} as {numbers} of 32 bits; {remedy} the "
-            f"column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
-        )
+        rule = f"{before:,} different numbers would be {after:,} as {numbers} of 32 bits"
+        if np.isfinite(largest) and after > before / 2:
+            rule = (
+                f"{numbers} up to {largest:.2g} are too large for a network, whose sums and squares in 32 bits become infinite: at "
+                f"most {_LARGEST_FEATURE:g}"
+            )
+        rule += f"; {remedy} the column, whose outermost number is in row {sheet.row_numbers[used[far]]}"
         faults.append(Fault(where=sheet.where, key=name, rule=rule, got=float(column[far])))
     verify.raise_faults(faults, where=sheet.where)
 

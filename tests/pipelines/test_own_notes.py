@@ -152,6 +152,17 @@ def test_numbers_that_would_become_equal_are_refused(
         _ingest(tmp_path / "a.csv", _frame(b=column), held_back=0.1, **settings)
 
 
+@pytest.mark.parametrize("scale", [1e16, 1e37])
+def test_numbers_whose_squares_are_infinite_in_a_network_are_refused(tmp_path: Path, scale: float) -> None:
+    frame = _frame(b=scale * np.random.default_rng(3).normal(size=ROWS))
+    with pytest.raises(
+        InputError, match=r"b: numbers up to .* too large for a network.*standardize .* in row \d+, got"
+    ):
+        _ingest(tmp_path / "a.csv", frame, standardize=False)
+    assert np.abs(_ingest(tmp_path / "a.csv", frame).values).max() < 10
+    _ingest(tmp_path / "a.csv", frame.assign(b=frame["b"] / scale * 1e14), standardize=False)
+
+
 def test_a_code_for_missing_cells_among_numbers_is_noted(tmp_path: Path) -> None:
     column = np.where(np.arange(ROWS) % 20 == 7, -9999.0, np.random.default_rng(3).normal(size=ROWS))
     notes = _ingest(tmp_path / "a.csv", _frame(b=column)).notes
