@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dirtune.data.columns import get_stored_size
+from dirtune.data.columns import get_stored_size, to_values
 from dirtune.data.file_kinds import describe_kind
 from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
 from dirtune.errors import Fault
@@ -40,6 +42,7 @@ _IMAGES_PER_TASK, _FEWEST_PER_TASK, _TASKS_PER_CPU = 1024, 128, 4
 # A task of Ray Data costs as much as 30 small images, so that what follows the encoding has fewer of them.
 _BYTES_PER_TASK = 2**26
 _IMAGE, _CONTENT, _FAULT, _TRAITS, _MOMENTS = "image", "content", "fault", "traits", "moments"
+_SEPARATOR = "\n"
 _ORIENTATION = 0x0112
 # An eighth of 8 bits
 _DARK = 32
@@ -57,7 +60,7 @@ class EncodedImages:
     """The table with `image`, empty for a row with a fault, or null if it is raw."""
     contents: dict[str, bytes]
     """SHA-256 of the encoded image by sample id, without the rows with a fault."""
-    moments: dict[str, list[float]]
+    moments: dict[str, NDArray[np.float64]]
     """For each channel the mean of its pixels in [0, 1], then for each the mean of their squares, by sample id."""
     faults: list[Fault]
     """Sorted by file."""
@@ -92,20 +95,27 @@ def encode_images(
             blocks_done += bundle.block_refs
             advance(bundle.num_rows() or 0)
     dataset = ray.data.from_arrow_refs(blocks_done)
-    contents, moments, rules, traits = {}, {}, {}, Counter[str]()
+    contents, moments, rules, traits = (
+        dict[str, bytes](),
+        dict[str, NDArray[np.float64]](),
+        dict[str, str](),
+        Counter[str](),
+    )
     # Without the image column, which stays in the object store
     names, rows_per_task = ["sample_id", _CONTENT, _FAULT, _TRAITS, _MOMENTS], count_rows_per_task(spec)
     found = dataset.map_batches(
         lambda batch: batch.select(names), batch_format="pyarrow", batch_size=rows_per_task, zero_copy_batch=True
     )
     for batch in found.iter_batches(batch_format="pyarrow", batch_size=None):
-        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        for sample_id, content, rule, own, pixels in rows:
-            if rule is None:
-                contents[sample_id], moments[sample_id] = content, pixels
-                traits.update(own)
-            else:
-                rules[sample_id] = rule
+        is_usable = pc.is_null(batch[_FAULT])
+        usable, faulty = batch.filter(is_usable), batch.filter(pc.invert(is_usable))
+        ids = usable["sample_id"].to_pylist()
+        contents.update(zip(ids, usable[_CONTENT].to_pylist(), strict=True))
+        moments.update(zip(ids, to_values(usable[_MOMENTS]), strict=True))
+        rules.update(zip(faulty["sample_id"].to_pylist(), faulty[_FAULT].to_pylist(), strict=True))
+        # Of few kinds, as a text each: lists of every row would be read value by value
+        for text, number in Counter(usable[_TRAITS].to_pylist()).items():
+            traits.update(dict.fromkeys(text.split(_SEPARATOR), number))
     faults = [Fault(where=str(folder / path), rule=rules[path]) for path in sorted(rules)]
     return EncodedImages(dataset=dataset, contents=contents, moments=moments, faults=faults, traits=traits)
 
@@ -115,7 +125,7 @@ def count_rows_per_task(spec: InputSpec) -> int:
     return max(_IMAGES_PER_TASK, _BYTES_PER_TASK // get_stored_size(spec))
 
 
-def compute_pixel_units(moments: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def compute_pixel_units(moments: Sequence[NDArray[np.float64]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel, rounded to four digits, from the moments of images of one size.
 
     The deviation of a channel that is constant is 1.
@@ -131,16 +141,20 @@ def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool,
     Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
     results = [_read_file(folder / path, spec, upright=upright, white=white) for path in paths]
     images = [image for image, _, _, _ in results]
-    stored = pa.array(images, pa.large_binary())
-    if spec.encoding == "raw":
-        # As a shard has them
-        stored = pa.array([image or None for image in images], pa.binary(spec.size))
+    # As a shard has them
+    stored = (
+        pa.array([image or None for image in images], pa.binary(spec.size))
+        if spec.encoding == "raw"
+        else pa.array(images, pa.large_binary())
+    )
+    # Apart from the decoding, between whose images another large array would take the place that Pillow keeps
+    moments = [_compute_moments(image, counts, spec) if image else None for image, _, _, counts in results]
     columns = {
         _IMAGE: stored,
         _CONTENT: pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
         _FAULT: pa.array([rule for _, rule, _, _ in results], pa.string()),
-        _TRAITS: pa.array([traits for _, _, traits, _ in results], pa.list_(pa.string())),
-        _MOMENTS: pa.array([moments for _, _, _, moments in results], pa.list_(pa.float64())),
+        _TRAITS: pa.array([_SEPARATOR.join(traits) for _, _, traits, _ in results], pa.string()),
+        _MOMENTS: pa.array(moments, pa.list_(pa.float64(), 2 * spec.shape[0])),
     }
     for name, column in columns.items():
         batch = batch.append_column(name, column)
@@ -157,8 +171,8 @@ def encode_file(
 
 def _read_file(
     path: Path, spec: InputSpec, *, upright: bool, white: float | None
-) -> tuple[bytes, str | None, list[str], list[float]]:
-    """Return what `encode_file` does, and the moments of the pixels."""
+) -> tuple[bytes, str | None, list[str], list[int]]:
+    """Return what `encode_file` does, and the 256 counts of each channel's values, empty for raw images."""
     try:
         with Image.open(path) as image:
             traits = [f"mode {image.mode}"]
@@ -182,8 +196,8 @@ def _read_file(
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
             if has_transparent_pixels(image) and not is_deep(image):
                 traits.append("transparent pixels, shown on white")
-            encoded = encode_image(converted, spec)
-            return encoded, None, traits, _compute_moments(converted, encoded, spec)
+            counts = [] if spec.encoding == "raw" else converted.histogram()
+            return encode_image(converted, spec), None, traits, counts
     except FileNotFoundError:
         return b"", "no such image", [], []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
@@ -192,16 +206,16 @@ def _read_file(
         return b"", f"the image cannot be read ({f'it is {kind}' if kind else error})", [], []
 
 
-def _compute_moments(image: Image.Image, encoded: bytes, spec: InputSpec) -> list[float]:
-    """Return the means of the channels of an image of 8 bits, in [0, 1], then the means of their squares."""
+def _compute_moments(image: bytes, counts: list[int], spec: InputSpec) -> list[float]:
+    """Return the means of an image's channels, in [0, 1], then the means of their squares."""
+    channels, *size = spec.shape
     if spec.encoding == "raw":
-        values = np.frombuffer(encoded, np.uint8).reshape(spec.shape[0], -1).astype(np.float64)
+        values = np.frombuffer(image, np.uint8).reshape(channels, -1).astype(np.float64)
         sums = np.concatenate([values.sum(axis=1) / 255, np.vecdot(values, values) / 255**2])
     else:
-        # Of the 256 counts of each channel, which are ten times as fast as pixels that Pillow would have to copy
-        counts = np.array(image.histogram(), np.float64).reshape(-1, 256)
-        sums = np.concatenate([counts @ _LEVELS, counts @ _SQUARES])
-    moments: list[float] = (sums / (image.width * image.height)).tolist()
+        by_channel = np.array(counts, np.float64).reshape(channels, -1)
+        sums = np.concatenate([by_channel @ _LEVELS, by_channel @ _SQUARES])
+    moments: list[float] = (sums / math.prod(size)).tolist()
     return moments
 
 

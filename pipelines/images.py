@@ -88,11 +88,12 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     column = options.image or find_image_column(sheet)
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
-    sizes = [image_files.get_file_size(os.path.join(source.folder, path)) for path in paths]
+    folder = source.folder
+    sizes = [image_files.get_file_size(os.path.join(folder, path)) for path in paths]
     for row, path in enumerate(paths):
         # Differences that nobody sees, unless the name of a file has them
-        if sizes[row] < 0 and (other := image_files.find_equal_path(source.folder, path)) is not None:
-            paths[row], sizes[row] = other, image_files.get_file_size(source.folder / other)
+        if sizes[row] < 0 and (other := image_files.find_equal_path(folder, path)) is not None:
+            paths[row], sizes[row] = other, image_files.get_file_size(folder / other)
     request = own.make_request(NAME, RECIPE, source, options, sizes)
     if (present := store.find_ingested(storage, options.name, request)) is not None:
         return present
