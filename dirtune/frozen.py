@@ -211,6 +211,7 @@ _RULES = {
     "dict_type": "must be a mapping",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
+    "bool_type": "must be true or false",
     "too_short": "must not be empty",
     "scalar": "must be a number, a text, true, false or null",
 }

@@ -807,8 +807,9 @@ def test_sql_may_begin_with_a_comment_and_come_from_a_file(
     assert call("query", sql, *where).out == expected
     assert call("query", *where, sql).out == expected
     assert call("query", *where, "--", sql).out == expected
-    (tmp_path / "mean.sql").write_text(sql)
-    assert call("query", tmp_path / "mean.sql", *where).out == expected
+    for name in ("mean.sql", "MEAN.SQL"):
+        (tmp_path / name).write_text(sql)
+        assert call("query", tmp_path / name, *where).out == expected
     monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
     assert call("query", "-", *where).out == expected
     assert call("query", "--strenght", "csv", "select 1").code == 2

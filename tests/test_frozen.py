@@ -138,8 +138,8 @@ def test_lists_are_valid_tuples_and_integers_are_valid_floats() -> None:
     ("settings", "message"),
     [
         ({"title": 3}, "title: should be a valid string (write it in quotes), got 3"),
-        ({"dark": 1}, "dark: should be a valid boolean, got 1"),
-        ({"dark": "yes"}, "dark: should be a valid boolean, got 'yes'"),
+        ({"dark": 1}, "dark: must be true or false, got 1"),
+        ({"dark": "yes"}, "dark: must be true or false, got 'yes'"),
         ({"size": {"rows": 1.0}}, "size.rows: should be a valid integer, got 1.0"),
         ({"size": {"rows": True}}, "size.rows: should be a valid integer, got True"),
         (

@@ -79,7 +79,7 @@ def test_a_batch_is_cut_into_equal_micro_batches(batch_size: int, accumulation: 
         ),
         ({"accumulation": 0}, "recipe.accumulation: should be greater than or equal to 1, got 0"),
         ({"precision": "float16"}, "recipe.precision: should be 'float32', 'bf16' or 'fp16', got 'float16'"),
-        ({"compile": "inductor"}, "recipe.compile: should be a valid boolean, got 'inductor'"),
+        ({"compile": "inductor"}, "recipe.compile: must be true or false, got 'inductor'"),
     ],
 )
 def test_an_invalid_recipe_is_rejected_in_one_sentence(settings: dict[str, Any], rule: str) -> None:

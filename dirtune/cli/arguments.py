@@ -186,7 +186,7 @@ def read_sql(text: str) -> str:
     """
     if text == "-":
         return sys.stdin.read()
-    return read_text(Path(text)) if text.endswith(".sql") and "\n" not in text else text
+    return read_text(Path(text)) if text.lower().endswith(".sql") and "\n" not in text else text
 
 
 def check_device(name: str) -> None:

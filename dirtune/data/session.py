@@ -13,7 +13,6 @@ import atexit
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,16 +35,20 @@ IGNORE_UNHANDLED = "RAY_IGNORE_UNHANDLED_ERRORS"
 
 def find_socket_fault() -> str | None:
     """Return why a local Ray could not open its sockets, with the remedy, or None if it can."""
-    # As Ray chooses it
-    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
-    folder = os.environ[source] if source else tempfile.gettempdir()
-    most = _LONGEST_SOCKET - len(_SOCKET)
-    if len(os.fsencode(folder)) <= most:
+    # As Ray chooses it; otherwise it is /tmp.
+    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    if source is None:
         return None
-    return (
-        f"the path of its folder ({source or 'the temporary one'}) has {len(os.fsencode(folder))} characters, and its "
-        f"sockets leave {most}; set RAY_TMPDIR=/tmp"
-    )
+    folder, most = os.environ[source], _LONGEST_SOCKET - len(_SOCKET)
+    if not os.path.isabs(folder):
+        fault = f"is {folder!r}, which is no absolute path"
+    elif not folder.isascii():
+        fault = "has letters that are not ASCII"
+    elif len(folder) > most:
+        fault = f"has {len(folder)} characters, and its sockets leave {most}"
+    else:
+        return None
+    return f"the path of its folder ({source}) {fault}; set RAY_TMPDIR=/tmp"
 
 
 @contextmanager

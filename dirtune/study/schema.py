@@ -121,7 +121,7 @@ class Study(Frozen):
     """Compared values of settings, by dotted path; every arm is crossed with every combination."""
     reference: str
     """The arm that the others are compared with."""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=SEED_LIMIT)], ...] = Field(min_length=1)
     """Seeds of every arm: arms with the same seed have the same samples, order and initial weights."""
     splits: int = Field(default=1, ge=1, le=100)
     """Number of train, val and test splits of the data set that every arm is trained on with all seeds. 1: the ingested one;
@@ -168,13 +168,6 @@ class Study(Frozen):
             if has_keys(text):
                 raise ValueError("must have no keys: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return log
-
-    @field_validator("seeds")
-    @classmethod
-    def _check_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if wrong := [seed for seed in seeds if not 0 <= seed < SEED_LIMIT]:
-            raise ValueError(f"must be at least 0 and less than 2**63, but {wrong[0]} is not")
-        return seeds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ def test_numbers_and_switches_are_read_as_in_a_study() -> None:
     assert (options.skip_bad, options.standardize, options.held_back) == (10, False, 0.2)
     assert (options.decimal, options.thousands, options.symbols) == (",", ".", "%")
     assert parse_assignments(["white=4095"], "--option", images.Options) == {"white": 4095}
-    with pytest.raises(InputError, match="standardize: should be a valid boolean, got 'yes'"):
+    with pytest.raises(InputError, match="standardize: must be true or false, got 'yes'"):
         _options("standardize=yes")
 
 

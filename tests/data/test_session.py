@@ -162,7 +162,7 @@ def test_a_ray_that_does_not_start_is_a_one_line_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_folder_whose_path_is_too_long_for_sockets_is_found_before_ray_starts(
+def test_a_folder_whose_path_sockets_cannot_have_is_found_before_ray_starts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for other in ("RAY_TMPDIR", "TMPDIR"):
@@ -170,5 +170,11 @@ def test_a_folder_whose_path_is_too_long_for_sockets_is_found_before_ray_starts(
     assert find_socket_fault() is None
     monkeypatch.setenv(name, "/x" * 60)
     assert f"({name}) has 120 characters" in str(find_socket_fault())
+    for folder, fault in {
+        "/tmp/ü": "has letters that are not ASCII",
+        "tmp": "is 'tmp', which is no absolute path",
+    }.items():
+        monkeypatch.setenv(name, folder)
+        assert find_socket_fault() == f"the path of its folder ({name}) {fault}; set RAY_TMPDIR=/tmp"
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     assert find_socket_fault() is None

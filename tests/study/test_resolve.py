@@ -122,6 +122,17 @@ def test_arms_that_are_no_mapping_are_a_fault_beside_others(arms: object) -> Non
     assert faults == {"''": "must be within 64 bits, less than 2**63", "arms": "must be a mapping"}
 
 
+def test_every_wrong_seed_is_named() -> None:
+    raw = {"name": "s", "question": "?", "reference": "a", "seeds": [-1, 1.0, True, 2], "arms": {"a": {}}}
+    with pytest.raises(InputError) as caught:
+        resolve(raw, where="s")
+    assert [fault.key for fault in caught.value.faults if fault.key.startswith("seeds")] == [
+        "seeds.0",
+        "seeds.1",
+        "seeds.2",
+    ]
+
+
 def test_wrong_sections_do_not_hide_the_faults_of_the_arms() -> None:
     raw = {
         "name": "bad",

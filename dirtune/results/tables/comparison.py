@@ -81,6 +81,9 @@ class TableRequest:
         # Parsed here to fail before any record is read.
         if self.margin is not None:
             Margin.parse(self.margin)
+        if self.published_as and self.published is None:
+            rule = "has an effect only with published numbers: choose them, dir or natural, by --published"
+            raise InputError(Fault(where="table", key="published_as", rule=rule))
         if self.published is not None:
             check_known("published split", self.published, SPLIT_KINDS)
             if self.shots is not None or self.bin_width is not None:

@@ -118,7 +118,8 @@ def test_published_rows_are_those_of_the_arms_shown(root: Path) -> None:
         ({"spread": "std"}, "unknown spread, got 'std'; known: ci95, sd, se"),
         ({"bold": "all"}, "unknown bold, got 'all'; known: best, better, none"),
         ({"published": "ours"}, "unknown published split, got 'ours'; known: dir, natural"),
-        ({"published_as": {"x": "ConR"}}, "unknown arm, got 'x'"),
+        ({"published": "dir", "published_as": {"x": "ConR"}}, "unknown arm, got 'x'"),
+        ({"published_as": {"conr": "ConR"}}, "published_as: has an effect only with published numbers"),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(
