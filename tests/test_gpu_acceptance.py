@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from benchmarks import gpu_acceptance
 from benchmarks.gpu_acceptance import CHECKS, Options, at_least, at_most
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def keep_float32_arithmetic() -> Iterator[None]:
+    """Restore the arithmetic of GPUs, which a check changes for its own process."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    yield
+    cudnn.allow_tf32, products.allow_tf32 = before
 
 
 def test_the_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
