@@ -54,7 +54,7 @@ def _replay(folder: Storage) -> JournalStorage:
     try:
         storage = JournalStorage(_Journal(folder, map(json.loads, whole.splitlines())))
         for study in storage.get_all_studies():
-            for trial in storage.get_all_trials(study._study_id):
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
                 trial._validate()
                 hash(tuple(trial.user_attrs.items()))
     # Lines that are not JSON, or not what Optuna writes: any error is possible
