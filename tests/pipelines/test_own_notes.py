@@ -248,6 +248,13 @@ def test_angles_of_a_full_turn_are_noted(tmp_path: Path, unit: str, turn: float)
     assert noted == (turn == 360)
     notes = _label_notes(tmp_path, np.random.default_rng(0).uniform(1, 11, 400), label_period=12.0)
     assert any(note.startswith("labels of a full turn (12): errors are differences of numbers") for note in notes)
+    notes = _label_notes(tmp_path, np.linspace(0, 24, 400), label_period=1000.0)
+    assert any(note.startswith("labels repeat after 1000 and cover 2.4% of it, from 0 to 24: ") for note in notes)
+    notes = _label_notes(tmp_path, np.linspace(0, 24, 400), label_period=10.0)
+    assert any(
+        note.startswith("labels repeat after 10 and extend over 2.4 times that, from 0 to 24: ") for note in notes
+    )
+    assert not any("full turn" in note for note in notes)
 
 
 @pytest.mark.parametrize(

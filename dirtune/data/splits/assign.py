@@ -14,6 +14,9 @@ from dirtune.label_transform import compute_bin_edges
 from dirtune.manifest import SPLITS
 from dirtune.reweighting.density import label_density
 
+# Training rows below which those that are left are noted
+_FEW_TRAINING = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
@@ -58,8 +61,10 @@ def split_rows(
     # Of the rows of all splits, so that the bands are the same for every draw of the split.
     density = label_density(rows.bins, rows.label.num_bins)
     held = thinning.find_held_out_bins(density, rows.label, request)
+    divided = splits
     splits, thinning_notes = _thin(splits, rows, request, held)
     splits, subset_notes = _select_fraction(splits, rows, request)
+    subset_notes += _check_training_rows(divided, splits, rows.name)
     if empty := [split for split in SPLITS if not (splits == split).any()]:
         rule = "the split would have no rows"
         if request.split == "published":
@@ -68,6 +73,21 @@ def split_rows(
     # Searched in the result, because the steps before may have removed some.
     leak_notes = [leak.format() for leak in _find_leaks(splits, rows, contents)]
     return Assignment(splits=splits, held_out=held, notes=(*notes, *thinning_notes, *subset_notes, *leak_notes))
+
+
+def _check_training_rows(before: SplitNames, after: SplitNames, name: str) -> list[str]:
+    """Return a note if the request leaves few training rows.
+
+    Raises:
+        InputError: it leaves one, from which no method learns.
+    """
+    rows, left = (int(np.count_nonzero(splits == TRAIN)) for splits in (before, after))
+    if left == 1 < rows:
+        rule = f"one of {rows:,} training rows would be left, of which nothing can be learned; hold out or remove fewer"
+        raise InputError(Fault(where=name, key=TRAIN, rule=rule))
+    if not 0 < left < min(rows, _FEW_TRAINING):
+        return []
+    return [f"training rows: {left:,} of {rows:,} are left; too few to compare methods by"]
 
 
 def _find_leaks(splits: SplitNames, rows: Rows, contents: Sequence[Hashable] | NDArray[Any] | None) -> list[leaks.Leak]:

@@ -63,7 +63,7 @@ class Plan:
     """Arms whose label units are far off the training labels, if that was measured."""
 
     label_period: float | None = None
-    """Length after which labels repeat, which no loss and no metric knows."""
+    """Length after which labels repeat, which no loss and no metric knows; None if they do not, or cover less than half of it."""
 
     def __repr__(self) -> str:
         numbers = f"{format_count(self.total_trials, 'trial')} of {format_count(len(self.trials), 'arm')}, {self.recorded_trials} recorded"
@@ -179,7 +179,7 @@ def make_plan(
         concurrency=capacity.compute_concurrency(study, all_nodes),
         packing_note=capacity.get_packing_note(study, all_nodes, trials=left),
         startable_nodes=startable,
-        label_period=manifest.label.period,
+        label_period=period if (period := manifest.label.period) and 2 * manifest.label.range > period else None,
     )
 
 

@@ -130,3 +130,12 @@ def test_an_empty_split_is_an_error(ages):
     alone = replace(ages, published=np.array(["train"] * 900, dtype=object))
     with pytest.raises(InputError, match="val: the split would have no rows"):
         split_rows(alone, Splitting())
+
+
+def test_few_remaining_training_rows_are_noted_and_a_single_one_is_refused(ages):
+    train = int((split_rows(ages, Splitting(), RECIPE).splits == "train").sum())
+    found = split_rows(ages, Splitting(fraction=8 / train), RECIPE)
+    assert f"training rows: 8 of {train} are left; too few to compare methods by" in found.notes
+    assert not any("are left" in note for note in split_rows(ages, Splitting(fraction=0.5), RECIPE).notes)
+    with pytest.raises(InputError, match=f"train: one of {train} training rows would be left"):
+        split_rows(ages, Splitting(fraction=1 / train), RECIPE)
