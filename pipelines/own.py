@@ -51,6 +51,8 @@ _CHUNK_ROWS = 65_536
 _FLOAT32_STEPS = 8
 # Beyond these, the decimals of a float are rounding errors.
 _DIGITS = 12
+# Below half of a turn, the distance of two labels is that around the circle.
+_PART_OF_TURN, _MOST_OF_TURN = 0.5, 0.75
 _TURNS = {"°": 360.0, "deg": 360.0, "degree": 360.0, "degrees": 360.0, "rad": 2 * math.pi, "radians": 2 * math.pi}
 # Of the calendar, by the name of the label
 _CYCLES = {
@@ -547,12 +549,27 @@ def describe_labels(division: Division, sheet: Sheet) -> list[str]:
         notes.append(f"the label has {levels} values: it may be a class, for which regression is no method")
     if (tested := len(division.assignment.find_rows("test"))) < _SMALL_TEST_NOTED:
         notes.append(f"test rows: {tested}; only large differences between methods can be shown")
-    if (turn := label.period) is not None:
-        notes.append(
-            f"labels of a full turn ({turn:.4g}): errors are differences of numbers, so that {labels.min():g} and "
-            f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"
+    return notes + ([] if label.period is None else [_describe_turn(labels, label, label.period)])
+
+
+def _describe_turn(labels: NDArray[np.float64], label: LabelSpec, turn: float) -> str:
+    """Return a note on labels that repeat after a length, with the part of it that they cover."""
+    covered = float(np.ptp(labels)) / turn
+    if covered < _PART_OF_TURN:
+        return (
+            f"labels repeat after {turn:.4g} and cover {covered:.1%} of it, from {labels.min():g} to {labels.max():g}: errors, which are "
+            "differences of numbers, are those of labels that do not repeat; check label_period"
         )
-    return notes
+    if covered > 1:
+        return (
+            f"labels repeat after {turn:.4g} and extend over {covered:.3g} times that, from {labels.min():g} to {labels.max():g}: numbers "
+            "that mean the same are learned as different ones; take the remainder, or check label_period"
+        )
+    turns = "a full turn" if covered >= _MOST_OF_TURN else f"{covered:.0%} of a turn"
+    return (
+        f"labels of {turns} ({turn:.4g}): errors are differences of numbers, so that {labels.min():g} and "
+        f"{labels.max():g} are {np.ptp(labels):g} {label.unit} apart; sine and cosine, one set for each, do not jump"
+    )
 
 
 def describe_similar_names(column: str, names: NDArray[Any]) -> list[str]:

@@ -99,4 +99,6 @@ def format_published(row: PublishedRow | None, region: str, decimals: int) -> st
         return ABSENT
     # A number does not keep the final zeros of its source.
     text = str(value)
+    if decimals > numbers.MOST_DECIMALS:
+        return numbers.format_mean(value, decimals)
     return text if "e" in text else f"{value:.{max(decimals, len(text.partition('.')[2]))}f}"

@@ -2,8 +2,8 @@
 
 A column of means shows three digits of its smallest mean and two of its usual spread; a column of changes shows two digits
 of the usual change, and one decimal at least below 100. A value that is much smaller than its neighbors is rounded to their
-decimals; powers of ten are for means that are more than a thousand times smaller than the others, and for whole columns whose
-numbers would be zeros.
+decimals. Powers of ten are for whole columns with a number that has too few or too many digits, and for single means that are
+more than a thousand times smaller or larger than the others.
 """
 
 import math
@@ -20,12 +20,13 @@ _LARGE = 1e7
 
 
 def count_decimals(means: Iterable[float], spreads: Iterable[float] = ()) -> int:
-    """Return the decimals of a column of means with their spreads.
+    """Return the decimals of a column of means with their spreads; more than `MOST_DECIMALS` means powers of ten.
 
     A mean that is more than a thousand times smaller than the median would give all others its decimals, and is a power of
     ten instead (`format_mean`).
     """
     means = [mean for mean in means if math.isfinite(mean)]
+    every_size = _sort_sizes(means)
     # Larger means are powers of ten, whatever the decimals are, such as that of an arm that has diverged.
     means = [mean for mean in means if abs(mean) < _LARGE] or means
     sizes = _sort_sizes(means)
@@ -41,7 +42,9 @@ def count_decimals(means: Iterable[float], spreads: Iterable[float] = ()) -> int
     difference = max(means, default=0.0) - min(means, default=0.0)
     if difference >= median * _NOISE and len({f"{mean:.{decimals}f}" for mean in means}) == 1:
         decimals = min(MOST_DECIMALS, SPREAD_DIGITS - 1 - math.floor(math.log10(difference)))
-    return decimals
+    # A column has one form.
+    usual = [size for size in every_size if median / _FAR <= size <= median * _FAR]
+    return MOST_DECIMALS + 1 if any(_needs_power(size, decimals) for size in usual) else decimals
 
 
 def count_change_decimals(changes: Iterable[tuple[float, float, float]]) -> int:
@@ -65,13 +68,17 @@ def format_mean(value: float, decimals: int, *, extra: int = 0) -> str:
         decimals: of the column.
         extra: further digits, for comparisons with written numbers.
     """
-    return _format_power(value, extra=extra) if _needs_power(value, decimals) else f"{value:.{decimals + extra}f}"
+    if _needs_power(value, decimals):
+        return _format_power(value, extra=extra)
+    return f"{value:.{min(decimals, MOST_DECIMALS) + extra}f}"
 
 
 def format_spread(value: float, mean: float, decimals: int, *, extra: int = 0) -> str:
     """Return the spread of a mean, in its notation."""
     is_power = _needs_power(mean, decimals) or abs(value) >= _LARGE
-    return _format_power(value, extra=extra) if is_power and value else f"{value:.{decimals + extra}f}"
+    return (
+        _format_power(value, extra=extra) if is_power and value else f"{value:.{min(decimals, MOST_DECIMALS) + extra}f}"
+    )
 
 
 def format_change(mean: float, low: float = math.nan, high: float = math.nan, *, decimals: int, extra: int = 0) -> str:
@@ -92,6 +99,8 @@ def _sort_sizes(values: Iterable[float]) -> list[float]:
 
 
 def _needs_power(mean: float, decimals: int) -> bool:
+    if decimals > MOST_DECIMALS:
+        return mean != 0 and math.isfinite(mean)
     is_visible = 10.0 ** (DIGITS - 1 - decimals) <= abs(mean) < _LARGE
     # Without decimals a mean of 57 has two digits, which its spread does not need more of
     return mean != 0 and math.isfinite(mean) and not is_visible and not 1 <= abs(mean) < _LARGE

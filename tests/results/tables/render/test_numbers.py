@@ -8,6 +8,7 @@ import pytest
 
 from dirtune.results.tables.check import _is_supported
 from dirtune.results.tables.render.numbers import (
+    MOST_DECIMALS,
     count_change_decimals,
     count_decimals,
     format_change,
@@ -25,7 +26,7 @@ from dirtune.results.tables.render.numbers import (
         ([0.82, 7.5], [], 3),
         ([0.05, 0.06], [], 4),
         ([0.00123, 0.0013], [], 5),
-        ([8e-6, 1.3e-4], [], 5),
+        ([8e-6, 1.3e-4], [], 6),
         ([0.0, 5.0], [], 2),
         ([-0.5], [], 3),
         ([math.nan, math.inf, 5.0], [math.nan], 2),
@@ -50,6 +51,23 @@ def test_decimals_show_three_digits_of_the_means_and_two_of_the_spread(
     means: list[float], spreads: list[float], decimals: int
 ) -> None:
     assert count_decimals(means, spreads) == decimals
+
+
+@pytest.mark.parametrize(
+    ("means", "texts"),
+    [
+        ([8332512.0, 1.1e7], ["8.33e+06", "1.10e+07"]),
+        ([0.0012, 0.0008, 0.0], ["1.20e-03", "8.00e-04", "0.00000"]),
+        ([8332512.0, 9332512.0], ["8332512", "9332512"]),
+        ([8332512.0, 8332513.0, 4e33], ["8332512", "8332513", "4.00e+33"]),
+        ([5.1, 5.2, 1e-4], ["5.10", "5.20", "1.00e-04"]),
+    ],
+)
+def test_a_column_has_one_form_but_for_means_of_another_order(means: list[float], texts: list[str]) -> None:
+    decimals = count_decimals(means)
+    assert [format_mean(mean, decimals) for mean in means] == texts
+    is_power = decimals > MOST_DECIMALS
+    assert all(("e" in format_spread(abs(mean) / 100, mean, decimals)) == is_power for mean in means[:2])
 
 
 @pytest.mark.parametrize(
