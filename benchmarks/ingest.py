@@ -168,7 +168,7 @@ def read_cpu_seconds(case: Case) -> float:
 def measure_on_cores(case: Case) -> dict[str, list[Cost]]:
     """Measure in a Ray of this process whose processes share the cores of the case."""
     os.sched_setaffinity(0, range(case.cores))
-    ray.init(num_cpus=case.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=case.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         return measure(case)
     finally:
