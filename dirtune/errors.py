@@ -26,11 +26,12 @@ NO_MEMORY = re.compile(
 """Text of out-of-memory errors without a type of their own: torch's of the CPU and of cuBLAS, Ray's, and that of a convolution for
 none of whose algorithms a workspace is left."""
 DEVICE_FAULT = re.compile(
-    r"CUDA (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No CUDA GPUs|NVIDIA driver"
+    r"(CUDA|HIP) (driver )?error|CUDA driver|CUDA initialization|CUDNN_STATUS|cuDNN error|CUBLAS_STATUS|CUFFT_|No (CUDA|HIP) GPUs"
+    r"|NVIDIA driver|miopenStatus"
     r"|Torch not compiled with CUDA|uncorrectable ECC|unhandled (cuda|system) error",
     re.IGNORECASE,
 )
-"""Text of errors of CUDA, its driver, cuDNN, cuBLAS and NCCL, and of GPUs that cannot be seen; torch has no types for most."""
+"""Text of errors of CUDA and ROCm, their drivers and libraries, and of GPUs that cannot be seen; torch has no types for most."""
 
 LOST_PEER = re.compile(r"connection (closed|reset|refused)", re.IGNORECASE)
 """Text of errors of a lost rank, for which torch often raises a bare RuntimeError."""
