@@ -16,7 +16,6 @@ There are no weights for single rows: re-weighting is a setting of the trial, no
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -343,10 +342,8 @@ def describe_label_copies(cells: Cells, labels: np.typing.NDArray[np.float64]) -
     is_copy = np.abs(correlations) >= _COPY_CORRELATION
     if is_copy.any():
         names = own.format_names([cells.names[place] for place in varying[is_copy]])
-        # Rounded down
-        least = math.floor(np.abs(correlations[is_copy]).min() * 100 + 1e-9) / 100
         return [
-            f"features with the order of the label (rank correlation at least {least:.2f}), as the label in another unit or a "
+            f"features with the order of the label (rank correlation {_COPY_CORRELATION} or more), as the label in another unit or a "
             f"number made from it has: {names}; `ignore` leaves them out"
         ]
     if len(varying) > min(_MOST_SUMMANDS, len(rows) // 3):

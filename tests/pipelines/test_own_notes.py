@@ -274,6 +274,7 @@ def test_the_label_in_another_form_is_noted_among_the_features(tmp_path: Path, c
     frame = _frame()
     written = _ingest(tmp_path / "a.csv", frame.assign(copy=change(frame["y"])))
     (note,) = (each for each in written.notes if each.startswith("features with the order of the label"))
+    assert "(rank correlation 0.99 or more)" in note
     assert note.endswith(": copy; `ignore` leaves them out")
     assert not any("order of the label" in note for note in _ingest(tmp_path / "a.csv", frame).notes)
 
