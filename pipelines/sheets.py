@@ -556,7 +556,7 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
 
 
 def _count_comments(text: str) -> int:
-    """Return the number of lines at the begin of a text that are blank or look like comments."""
+    """Return the number of lines at the start of a text that are blank or look like comments."""
     lines = text[:_PART_BYTES].splitlines()
     return next(
         (place for place, line in enumerate(lines) if line.strip() and not line.startswith(_COMMENTS)), len(lines)
