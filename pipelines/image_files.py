@@ -7,6 +7,7 @@ Trade-off: the encoded images are kept in Ray's object store, which spills to di
 faults and duplicates are known only after all images have been read.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -230,7 +231,7 @@ def describe_traits(traits: Counter[str]) -> list[str]:
 def find_equal_path(folder: Path, path: str) -> str | None:
     """Return the path of a file that differs from the given one in outer blanks or in the form of composed letters alone."""
     forms = (unicodedata.normalize(form, path.strip()) for form in ("NFC", "NFD"))
-    return next((each for each in (path.strip(), *forms) if (folder / each).is_file()), None)
+    return next((each for each in (path.strip(), *forms) if get_file_size(folder / each) >= 0), None)
 
 
 def describe_missing(folder: Path, path: str) -> str:
@@ -238,14 +239,15 @@ def describe_missing(folder: Path, path: str) -> str:
     target = folder / path
     if "://" in path:
         return "no such image: it is a URL, whose file must be downloaded first"
-    if target.is_dir():
+    # Not the methods of `Path`, which raise if the path is too long
+    if os.path.isdir(target):
         return "no such image: it is a folder"
-    if target.is_symlink():
+    if os.path.islink(target):
         return "no such image: it is a link to a file that does not exist"
     # Of Windows, and of other folders
     forms = (path.replace("\\", "/"), path.lstrip("/\\"), os.path.join("..", path))
-    others = [each for each in (*forms, os.path.expanduser(path)) if (folder / each).is_file()]
-    if not others and target.parent.is_dir():
+    others = [each for each in (*forms, os.path.expanduser(path)) if os.path.isfile(folder / each)]
+    if not others and os.path.isdir(target.parent):
         # Another case or suffix, or none
         wanted = target.stem.casefold()
         others = [
@@ -253,7 +255,18 @@ def describe_missing(folder: Path, path: str) -> str:
             for each in _list_files(target.parent.resolve())
             if Path(each).stem.casefold() == wanted
         ]
-    return f"no such image (there is {others[0]!r})" if others else "no such image"
+    if others:
+        return f"no such image (there is {others[0]!r})"
+    return "no such image: its path is too long for a file" if _is_too_long(target) else "no such image"
+
+
+def _is_too_long(path: Path) -> bool:
+    try:
+        path.lstat()
+    # ValueError: a null character in the name
+    except (OSError, ValueError) as error:
+        return getattr(error, "errno", None) == errno.ENAMETOOLONG
+    return False
 
 
 @lru_cache(maxsize=16)

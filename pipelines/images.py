@@ -135,7 +135,7 @@ def find_image_column(sheet: Sheet) -> str:
     if "path" in sheet.table.column_names or not sheet.table.num_rows:
         return "path"
     cells = {name: str(sheet.table[name][0].as_py()).strip() for name in sheet.table.column_names}
-    found = [name for name, cell in cells.items() if cell and (sheet.folder / cell).is_file()]
+    found = [name for name, cell in cells.items() if cell and image_files.get_file_size(sheet.folder / cell) >= 0]
     return found[0] if len(found) == 1 else "path"
 
 

@@ -167,7 +167,7 @@ def _read_images(data: Any, contract: InputContract, options: Mapping[str, Any])
     faults = [
         Fault(where=str(folder / path), rule=describe_missing(folder, path))
         for path in dict.fromkeys(paths)
-        if not (folder / path).is_file()
+        if not os.path.isfile(folder / path)
     ]
     raise_faults(faults, where=str(folder))
     # Only the pipeline of one's own images turns them as their EXIF data say.

@@ -94,7 +94,11 @@ def test_new_images_become_the_pixels_of_the_ingested_ones(raw: Path, ingested: 
         assert names == (expected or list(stored))
         for name in names:
             np.testing.assert_array_equal(found.get(name, found.get(str(raw / name))), stored[name])
-    for wrong, sentence in (([raw / "none.png"], "no such image"), (raw / "list.txt", "no such image")):
+    for wrong, sentence in (
+        ([raw / "none.png"], "no such image"),
+        (["n" * 300], "too long"),
+        (raw / "list.txt", "no such image"),
+    ):
         with pytest.raises(InputError, match=sentence):
             read_new_samples(wrong, contract)
     (raw / "bad.png").write_text("no image")
@@ -186,6 +190,8 @@ def test_the_file_that_a_wrong_path_means_is_named(tmp_path: Path) -> None:
         "link.png": "no such image: it is a link to a file that does not exist",
         "https://example.com/a.png": "no such image: it is a URL, whose file must be downloaded first",
         "e.png": "no such image",
+        f"{'e' * 300}.png": "no such image: its path is too long for a file",
+        f"sub/{'e' * 300}/a.png": "no such image: its path is too long for a file",
     }
     assert {path: describe_missing(tmp_path, path) for path in rules} == rules
     assert describe_missing(tmp_path / "sub", "d.png") == "no such image (there is '../d.png')"
@@ -198,6 +204,7 @@ def test_paths_with_differences_that_nobody_sees_are_found(tmp_path: Path) -> No
     assert find_equal_path(tmp_path, " a.png\n") == "a.png"
     assert find_equal_path(tmp_path, composed) == decomposed
     assert find_equal_path(tmp_path, "b.png") is None
+    assert find_equal_path(tmp_path, "b" * 300) is None
 
 
 @pytest.mark.parametrize(
@@ -224,6 +231,8 @@ def test_the_column_of_paths_is_found_by_its_files(tmp_path: Path) -> None:
     # Two columns of files, and a column of the usual name: nothing is guessed.
     (tmp_path / "b.png").write_bytes(b"any")
     assert images.find_image_column(read_sheet(listed)) == "path"
+    listed.write_text(f"note,file\n{'b' * 300},a.png\n")
+    assert images.find_image_column(read_sheet(listed)) == "file"
     listed.write_text("path,file\nx.png,a.png\n")
     assert images.find_image_column(read_sheet(listed)) == "path"
 
