@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dirtune.errors import escape_control_characters
+from dirtune.io.credentials import remove_credentials
 from dirtune.wording import format_count
 
 if TYPE_CHECKING:
@@ -237,8 +239,8 @@ def make_table(title: str = "") -> Table:
     )
 
 
-def format_summary(summary: SweepSummary) -> str:
-    """Return the outcome of a sweep as text, with what is left to do."""
+def format_summary(summary: SweepSummary, data: str = "data", results: str = "results") -> str:
+    """Return the outcome of a sweep as text, with what is left to do, for the roots of data and results."""
     # A sweep without trials to run has no counts.
     counts = ", ".join(f"{number} {status}" for status, number in summary.run.items()) or "nothing to run"
     reused = f"{summary.reused} reused{_format_orphaned(summary.orphaned)}"
@@ -254,7 +256,11 @@ def format_summary(summary: SweepSummary) -> str:
     if summary.floors_problem:
         text += f"\n{summary.floors_problem}"
     name = summary.folder.rstrip("/").rsplit("/", 1)[-1]
+    if results != "results":
+        name += f" --results {shlex.quote(remove_credentials(results))}"
     if summary.left:
+        if data != "data":
+            name += f" --data {shlex.quote(remove_credentials(data))}"
         return f"{text}\n{format_count(summary.left, 'trial')} left, `dirtune resume {name}` continues."
     return f"{text}\nnext: dirtune table {name}; dirtune check {name}; dirtune report {name}"
 

@@ -40,6 +40,7 @@ def predict(
     """Predict new samples with the trained models of an arm: mean and spread over its seeds, and the error to expect."""
     from dirtune.cli.arguments import check_device
     from dirtune.errors import Fault, InputError
+    from dirtune.io.files import format_file_name
     from dirtune.results.query.formats import SUFFIXES, save_table
 
     if unknown_categories not in {"error", "zeros"}:
@@ -50,12 +51,16 @@ def predict(
     # Before the models are read and run
     if output is not None and output.suffix not in SUFFIXES:
         raise InputError(Fault(where="--output", rule="unknown suffix", got=output.suffix, known=tuple(SUFFIXES)))
+    if output is not None and output.resolve() == Path(raw).resolve():
+        raise InputError(
+            Fault(where="--output", rule="is the file of the new samples, which it would replace", got=raw)
+        )
     check_device(device)
     from dirtune.prediction.arm import load
 
     trained = load(study, arm=arm, results=results, seeds=seed, device=device, allow_plugins=allow_plugins)
     table = trained.predict_table(raw, each_seed=each_seed, unknown_categories=unknown_categories)
-    file = output or Path("predictions") / f"{study}-{trained.arm}.csv"
+    file = output or Path("predictions") / f"{format_file_name(f'{study}-{trained.arm}')}.csv"
     show(
         f"predictions of {format_count(table.num_rows, 'sample')} by {format_count(len(trained.models), 'model')}: {save_table(table, file)}"
     )

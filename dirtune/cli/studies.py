@@ -297,7 +297,7 @@ def _show_sweep(run: "Callable[..., SweepSummary]", study: str, data: str, resul
     except KeyboardInterrupt:
         show("interrupted; everything that was written is kept, `dirtune resume` continues the sweep")
         raise typer.Exit(128 + signal.SIGINT) from None
-    show(format_summary(summary))
+    show(format_summary(summary, data, results))
     # The exit codes with which shells report processes that ended by these signals.
     signals = {each.name: 128 + each for each in (signal.SIGINT, signal.SIGTERM)}
     raise typer.Exit(signals.get(summary.stopped or "", 1) if summary.left else 0)

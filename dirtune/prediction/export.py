@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dirtune.data.contract import InputContract
 from dirtune.errors import Fault, InputError
-from dirtune.io.files import make_parent
+from dirtune.io.files import format_file_name, make_parent
 from dirtune.io.storage import Storage
 from dirtune.manifest import InputSpec
 from dirtune.prediction.arm import TrainedArm, load
@@ -85,7 +85,8 @@ def export(
     contract = trained.contract.model_copy(update={"manifest": manifest})
     files["inputs.json"] = contract.model_dump_json(indent=1).encode()
     files["README.md"] = make_card(trained, results=results, files=tuple(files)).encode()
-    folder = Path(output) if output is not None else Path("exports") / f"{trained.study}-{trained.arm}-{format}"
+    name = format_file_name(f"{trained.study}-{trained.arm}-{format}")
+    folder = Path("exports") / name if output is None else Path(output)
     make_parent(folder / "README.md")
     storage = Storage.open(folder)
     for name, content in files.items():

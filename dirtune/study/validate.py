@@ -1,6 +1,7 @@
 """Validation of a study: every rule between its parts; `dirtune.study.resolve.resolve` raises all faults at once."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,6 +43,8 @@ _LOOKALIKES: dict[int, int | str | None] = {
     **dict.fromkeys(range(0xFE00, 0xFE10)),
 }
 """Characters that tables show alike."""
+_FLOOR = re.compile(r"\(floor\b[^)]*\)$")
+"""End of the names that tables give to floors."""
 _OWNERS = {"seed": "seeds", "objective": "objective"}
 _NO_POPULATION = (
     "was removed, since an arm whose settings change during training is no configuration to compare; "
@@ -130,6 +133,8 @@ def _find_name_faults(section: str, names: Iterable[str], where: str) -> Iterato
             rule = "a name must not begin or end with a blank, or have line breaks or invisible characters"
         elif len(name) > LONGEST_NAME:
             rule = f"a name must have at most {LONGEST_NAME} characters"
+        elif _FLOOR.search(name):
+            rule = "names that end with (floor) are those of predictions without a training run"
         elif (first := seen.setdefault(_draw_name(name), name)) != name:
             rule = f"the name looks like {first!r}"
         if rule is not None:

@@ -264,6 +264,10 @@ def test_a_summary_counts_trials_by_status_and_names_the_folder() -> None:
     assert first == "3 complete, 1 pruned; 2 reused. Parquet: /r/tiny/results"
     assert second == "next: dirtune table tiny; dirtune check tiny; dirtune report tiny"
     assert format_summary(make_summary()).startswith("nothing to run; 2 reused.")
+    elsewhere = format_summary(make_summary(), data="d", results="s3://key:secret@b/my results").splitlines()[-1]
+    assert elsewhere.startswith("next: dirtune table tiny --results 's3://b/my results'; dirtune check tiny --results")
+    left = format_summary(make_summary(left=1), data="d", results="r")
+    assert left.endswith("1 trial left, `dirtune resume tiny --results r --data d` continues.")
 
 
 def test_a_summary_of_exceptions_shows_the_reason_and_the_resume_command() -> None:

@@ -208,7 +208,11 @@ def test_the_command_writes_a_file_and_refuses_in_one_line(results: Path, test_f
         assert "by 3 models" in done.output
         expected = dirtune.load("mine", arm="smooth", results=results).predict(test_file)
         pd.testing.assert_frame_equal(read(tmp_path / name), expected)
-    for arguments in ([str(tmp_path / "none.csv")], [str(test_file), "--output", "out.xls"]):
+    for arguments in (
+        [str(tmp_path / "none.csv")],
+        [str(test_file), "--output", "out.xls"],
+        [str(test_file), "--output", str(test_file)],
+    ):
         done = CliRunner().invoke(app, [*command, *arguments])
         assert isinstance(done.exception, InputError)
 

@@ -101,6 +101,7 @@ def test_a_term_with_nothing_behind_its_name_is_no_arm_without_it(text: str) -> 
     [
         ("''", "a name must not be blank"),
         ("' '", "a name must not be blank"),
+        ("'median (floor)'", "names that end with (floor) are those of predictions without a training run"),
         ("' a'", "must not begin or end with a blank"),
         (r'"a\nb"', "must not begin or end with a blank, or have line breaks"),
         (r'"a\u200bb"', "or have line breaks or invisible characters"),

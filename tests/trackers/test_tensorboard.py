@@ -13,7 +13,6 @@ from tensorboardX.proto.event_pb2 import Event
 from dirtune.errors import InputError
 from dirtune.results.analysis.status import PROGRESS
 from dirtune.trackers.logging import log
-from dirtune.trackers.tensorboard import format_folder
 from tests.results.record_factory import record, write_study
 
 Scalars = dict[tuple[str, int], float]
@@ -76,19 +75,6 @@ def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
     store(tmp_path)
     with pytest.raises(InputError, match="unknown study, got 'stdy'; known: study"):
         write_logs(tmp_path, "stdy")
-
-
-NAMES = ["..", ".", "conr/b", "conr_b", "conr%2Fb", "../../up", "a b", "x" * 300, "x" * 299 + "y", "\u03b2=0.5", "a\nb"]
-
-
-def test_every_arm_has_a_folder_of_its_own_inside_of_the_output(tmp_path: Path) -> None:
-    folders = [format_folder(name) for name in NAMES]
-    assert len(set(folders)) == len(NAMES)
-    for folder in folders:
-        assert (tmp_path / "logs" / folder).resolve().parent == (tmp_path / "logs").resolve()
-        (tmp_path / "logs" / folder).mkdir(parents=True)
-    assert format_folder("conr omega=1.0") == "conr omega=1.0"
-    assert format_folder("\u03b2=0.5") == "\u03b2=0.5"
 
 
 def test_names_in_records_do_not_lead_out_of_the_output(tmp_path: Path) -> None:

@@ -168,10 +168,12 @@ def match_arms(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
 
     A text that is the name of an arm means that arm alone, whatever characters it has.
     """
+    if not patterns:
+        return list(known)
     # A name may contain brackets, which fnmatch would read as a set of characters.
     found = [
         arm
-        for pattern in patterns or ("*",)
+        for pattern in patterns
         for arm in ([pattern] if pattern in known else known)
         if arm == pattern or fnmatchcase(arm, pattern)
     ]

@@ -170,3 +170,8 @@ def test_the_long_table_is_narrowed_by_any_column(tmp_path: Path) -> None:
 )
 def test_arms_are_named_or_matched_in_the_order_asked(patterns: list[str], arms: list[str]) -> None:
     assert match_arms(patterns, ["conr", "accon", "conr[1]"]) == arms
+
+
+def test_an_arm_with_the_name_of_a_pattern_hides_no_other() -> None:
+    assert match_arms([], ["conr", "*", "accon"]) == ["conr", "*", "accon"]
+    assert match_arms(["*"], ["conr", "*", "accon"]) == ["*"]
