@@ -51,6 +51,7 @@ def record(
     fingerprint: str = "data-a",
     cell: str = "{}",
     error: str | None = None,
+    error_class: str | None = None,
     role: Role = "evaluation",
 ) -> TrialRecord:
     """A trial whose error on all samples is `value`; one that is not complete has no metrics."""
@@ -66,6 +67,7 @@ def record(
             "replicate": seed if role == "evaluation" else None,
             "status": status,
             "error": error,
+            "error_class": error_class,
             "objective": value if objective is None else objective,
             "data_fingerprint": fingerprint,
         },

@@ -46,6 +46,7 @@ from dirtune.recipe import EarlyStopping
 from dirtune.results.analysis import arms, claims, floors
 from dirtune.results.analysis.selection import get_selection, to_loss
 from dirtune.results.analysis.sequential import plan_due_seeds
+from dirtune.results.analysis.status import describe_failures
 from dirtune.results.records import names, parquetfile, store, studies
 
 MIN_GAIN = 0.01
@@ -140,8 +141,9 @@ def check_study(root: str | Path, study: str) -> list[Finding]:
     ]
     if not trials:
         # An empty list would look like trials without a fault.
-        text = "no complete trial is recorded"
-        return [Finding(severity=1, subject="study", text=text, advice=f"dirtune sweep {study}")]
+        failures, advice = describe_failures(storage, study)
+        text = "no complete trial is recorded" + (f", failed: {failures}" if failures else "")
+        return [Finding(severity=1, subject="study", text=text, advice=advice)]
     curves = read_curves(storage, [trial.trial_id for trial in trials], info)
     found = [
         *_find_floors(storage, info, trials, runs, claim.metric),
@@ -291,7 +293,7 @@ def _find_floors(
             severity=9,
             subject="study",
             text="no floors are recorded, so that no trial is compared with a prediction of the median",
-            advice=f"dirtune sweep {info.name} records them; recorded trials do not run again",
+            advice=f"dirtune resume {info.name} records them; recorded trials do not run again",
         )
         return
     rules = floors.find_shot_rules(storage, info)

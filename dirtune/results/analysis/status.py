@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dirtune.errors import Fault, InputError
 from dirtune.io.credentials import remove_credentials
@@ -80,7 +81,6 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     info = studies.read_study(folder)
     plans = plan_due_seeds(folder, info)[0].plans
     trials = store.read_table(folder, "trials", columns=["arm", "role", "status", "error_class"])
-    failures = Counter(row["error_class"] for row in trials.to_pylist() if row["status"] == "failed")
     recorded = Counter(zip(trials["arm"].to_pylist(), trials["status"].to_pylist(), strict=True))
     # The folder of a recorded trial may remain until its files are removed.
     ended = set(trials["trial_id"].to_pylist())
@@ -89,7 +89,7 @@ def status(study: str, *, results: str | Path = "results") -> SweepStatus:
     return SweepStatus(
         study=study,
         recorded=recorded,
-        failures=failures,
+        failures=_count_failures(trials),
         # A searched arm plans a number of trials, not one per seed.
         planned={arm: plan.trials or len(plan.seeds) for arm, plan in plans.items()},
         started=tuple(trial for trial in started if trial is not None),
@@ -111,6 +111,27 @@ def open_sweep(study: str, *, results: str | Path = "results") -> Storage:
         known = [name for name in root.list_folders() if root.exists(f"{name}/{names.RESOLVED_STUDY}")]
         raise InputError(Fault(where=remove_credentials(results), rule="no sweep of this name", got=study, known=known))
     return root.get_folder(study)
+
+
+def describe_failures(folder: Storage, study: str, arm: str | None = None) -> tuple[str, str]:
+    """Return the number of failed trials by error class, and the command that runs them again; "" if none has failed.
+
+    Args:
+        folder: the study folder.
+        study: its name.
+        arm: of this arm alone; None means of all.
+    """
+    trials = store.read_table(folder, "trials", columns=["arm", "status", "error_class"])
+    failures = _count_failures(trials if arm is None else trials.filter(pc.equal(trials["arm"], arm)))
+    # Those of the infrastructure are always run again.
+    classes = sorted({*failures} - {"infrastructure"})
+    retry = "" if not classes else f" --retry {classes[0] if len(classes) == 1 else 'failed'}"
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(failures.items()))
+    return counted, f"dirtune resume {study}{retry}"
+
+
+def _count_failures(trials: pa.Table) -> Counter[str]:
+    return Counter(str(row["error_class"]) for row in trials.to_pylist() if row["status"] == "failed")
 
 
 def _list_evaluated(trials: pa.Table, searched: Collection[str]) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dirtune.metrics import HIGHER_IS_BETTER
 from dirtune.results.analysis.selection import to_loss
-from dirtune.results.records import names
+from dirtune.results.analysis.status import describe_failures
+from dirtune.results.records import names, studies
 from dirtune.results.records.store import read_once
 from dirtune.results.tables.floors import FloorRow, find_unbeaten, format_floor
 from dirtune.results.tables.render.numbers import format_change
@@ -34,9 +35,7 @@ def describe_recommendation(root: str | Path, study: str) -> list[str]:
     region, rows = table.claim.region, {row.arm: row for row in table.rows}
     measured = {name: row for name, row in rows.items() if row.cells[region].n}
     if table.reference not in measured:
-        return [
-            f"No recommendation: no trial of {table.reference} on fresh seeds is recorded; more minutes, or run it again."
-        ]
+        return [_describe_unmeasured(root, study, table)]
     base = measured.pop(str(table.reference))
     by_word: dict[str, list[ArmRow]] = {}
     for row in measured.values():
@@ -68,6 +67,18 @@ def describe_recommendation(root: str | Path, study: str) -> list[str]:
     }
     answer += [f"{word.capitalize()}: {', '.join(arms)}." for word, arms in others.items() if arms]
     return [*answer, *_describe_floors(table, best), *table.cautions]
+
+
+def _describe_unmeasured(root: str | Path, study: str, table: ArmTable) -> str:
+    """Return the sentence on a reference without a complete trial."""
+    failures, retry = describe_failures(studies.open_study(root, study), study, table.reference)
+    rows = [row for row in table.rows if row.arm == table.reference]
+    seeds = " on fresh seeds" if any(row.searched for row in rows) else ""
+    if failures:
+        state = f"complete, failed: {failures}; {retry} runs them again."
+    else:
+        state = "recorded; more minutes, or run it again."
+    return f"No recommendation: no trial of {table.reference}{seeds} is {state}"
 
 
 def _describe_best(table: ArmTable, best: ArmRow, base: ArmRow) -> str:

@@ -210,9 +210,29 @@ def test_a_trial_is_listed_under_the_floor_that_is_the_least_to_beat(tmp_path: P
     ]
 
 
+@pytest.mark.parametrize(
+    ("classes", "line"),
+    [
+        ([], "study: no complete trial is recorded -> dirtune resume study"),
+        (["nan"], "study: no complete trial is recorded, failed: 1 nan -> dirtune resume study --retry nan"),
+        (["infrastructure"], "study: no complete trial is recorded, failed: 1 infrastructure -> dirtune resume study"),
+        (
+            ["code", "nan"],
+            "study: no complete trial is recorded, failed: 1 code, 1 nan -> dirtune resume study --retry failed",
+        ),
+    ],
+)
+def test_failed_trials_alone_are_found_with_the_command_that_runs_them_again(
+    classes: list[str], line: str, tmp_path: Path
+) -> None:
+    records = [record("a", seed, status="failed", error_class=name) for seed, name in enumerate(classes)]
+    write_study(tmp_path, records, seeds=[0, 1], arms=["a"])
+    assert [str(each) for each in check_study(tmp_path, "study")] == [line]
+
+
 def test_a_study_without_floors_says_so(tmp_path: Path) -> None:
     (line,) = found(tmp_path, [sound("a", 0)], [])
-    assert "dirtune sweep study records them" in line
+    assert "dirtune resume study records them" in line
 
 
 def test_floors_are_those_of_the_shot_rule_of_the_arms(tmp_path: Path) -> None:

@@ -47,3 +47,11 @@ def test_nothing_is_recommended_that_is_not_decided_or_not_measured(tmp_path: Pa
     ]
     write_study(tmp_path, [record("conr", 0)], name="alone", **keys)
     assert describe_recommendation(tmp_path, "alone")[0].startswith("No recommendation: no trial of vanilla ")
+
+
+def test_a_reference_whose_trials_failed_is_named_with_the_command_that_runs_them_again(tmp_path: Path) -> None:
+    keys = {"reference": "vanilla", "seeds": [0, 1], "arms": ["vanilla", "conr"]}
+    records = [record("vanilla", seed, status="failed", error_class="nan") for seed in (0, 1)]
+    write_study(tmp_path, [*records, record("conr", 0, status="failed", error_class="code")], **keys)
+    expected = "no trial of vanilla is complete, failed: 2 nan; dirtune resume study --retry nan runs them again."
+    assert describe_recommendation(tmp_path, "study") == [f"No recommendation: {expected}"]
