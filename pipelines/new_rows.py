@@ -6,7 +6,9 @@ reported as missing alone.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,17 @@ def _open_sheet(data: Path | str | pa.Table, options: Mapping[str, Any]) -> shee
         rule = "must be a table, a file, or arrays by input"
         raise InputError(Fault(where=_GIVEN, rule=rule, got=type(data).__name__))
     with open_source(data) as source:
-        return sheets.read_sheet(source, form)
+        try:
+            return sheets.read_sheet(source, form)
+        except InputError as error:
+            faults = [replace(each, rule=_name_delimiter(each.rule, form, source.path)) for each in error.faults]
+            raise InputError(faults) from None
+
+
+def _name_delimiter(rule: str, form: sheets.TextFormat, path: Path) -> str:
+    """Return a rule with the delimiter of the ingest instead of the option for another, which new rows do not have."""
+    ingested = f"the data set was ingested with {form.get_delimiter(path)!r}"
+    return re.sub("`--option delimiter=[^`]*`", lambda _: ingested, rule)
 
 
 def _check_columns(
@@ -67,6 +79,9 @@ def _check_columns(
     # Names of columns by role, which a file may have that was written from other sources
     known |= {options[role] for role in ("label", "id", "group", "split_column") if options.get(role)}
     known = {sheets.normalize_name(name) for name in known}
+    if len(present) == 1 and not known.intersection(present) and (hint := sheet.suggest_header(needed[0])):
+        rule = f"none of its columns is one that the model reads{_name_delimiter(hint, sheet.form, sheet.path)}"
+        raise InputError(Fault(where=where, rule=rule))
     faults = [
         Fault(where=where, key=name, rule="missing column, which the model reads", known=present)
         for name in needed

@@ -117,6 +117,10 @@ class TextFormat(Frozen):
             whole += r"|\d{1,2}(,\d{2})+,\d{3}"
         return rf"^[-+]?(({whole})({point}\d*)?|{point}\d+)([eE][-+]?\d+)?$"
 
+    def get_delimiter(self, path: Path) -> str:
+        """Return the delimiter of a text file."""
+        return self.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+
     def normalize(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the cells with numbers as Python writes them, and null for all others."""
         # Blanks that do not break a line, too
@@ -179,7 +183,7 @@ class Sheet:
         known, roles, faults = self.table.column_names, dict[str, str](), list[Fault]()
         for option, column in columns.items():
             if column is not None and column not in known:
-                rule = "no such column" + self._suggest_header(column)
+                rule = "no such column" + self.suggest_header(column)
                 # As in `ignore=a, b`
                 if "," in column and all(normalize_name(part) in known for part in column.split(",")):
                     rule += f" (several names are in brackets: {option.partition('.')[0]}=[{column}])"
@@ -315,7 +319,7 @@ class Sheet:
         """Return True if the cells of a column are lists."""
         return _is_list(self.table.column(column).type)
 
-    def _suggest_header(self, column: str) -> str:
+    def suggest_header(self, column: str) -> str:
         """Return the reason why a text file has not the expected column, and its remedy."""
         names = self.written_names
         if self.path.suffix.lower() not in (".csv", ".tsv"):
@@ -333,8 +337,7 @@ class Sheet:
             return " (the first line has numbers alone: add a line with the names of the columns)"
         if len(names) > 1:
             return ""
-        delimiter = self.form.delimiter or ("\t" if self.path.suffix.lower() == ".tsv" else ",")
-        if delimiter in names[0]:
+        if self.form.get_delimiter(self.path) in names[0]:
             return " (each line is in quotes as a whole: remove these quotes)"
         return _suggest_delimiter(names[0])
 
@@ -487,7 +490,7 @@ def _read_text(source: Source, form: TextFormat) -> Sheet:
     is_tsv, invalid = path.suffix.lower() == ".tsv", list[tuple[int, int, int]]()
     texts, skipped = _decode(source, form), form.skip_lines
     text = _drop_lines(texts, skipped, where)
-    delimiter = form.delimiter or ("\t" if is_tsv else ",")
+    delimiter = form.get_delimiter(path)
     # The line by which spreadsheets write the delimiter
     if written := re.match(r"\"?sep=([^\r\n])\"?\r?\n", text):
         text, skipped = text[written.end() :], skipped + 1

@@ -151,6 +151,18 @@ def test_rows_that_break_the_contract_are_refused_in_one_sentence(results: Path,
         dirtune.load("mine", arm="plain", results=results).predict(change(frame))  # type: ignore[operator]
 
 
+def test_a_file_with_another_delimiter_than_that_of_the_ingest_is_refused_with_both(
+    results: Path, tmp_path: Path
+) -> None:
+    trained, file = dirtune.load("mine", arm="plain", results=results), tmp_path / "new.csv"
+    sentence = r"\(the header has the delimiter ';'; the data set was ingested with ','\)$"
+    # With decimal commas, rows have more cells than the header.
+    for decimal in (".", ","):
+        make_frame().head(5).to_csv(file, index=False, sep=";", decimal=decimal)
+        with pytest.raises(InputError, match=sentence):
+            trained.predict(file)
+
+
 def test_unknown_categories_can_be_none_of_the_known_ones(results: Path) -> None:
     trained = dirtune.load("mine", arm="plain", results=results, seeds=[1])
     frame = make_frame().head(1).assign(kind="mud")
