@@ -299,6 +299,10 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["list", "loss"], ["list: unknown kind, got 'loss'; known: ", "did you mean 'losses'?"]),
     # A file instead of a folder
     (["table", "study", "--results", "@file"], ["@file", "must be a folder, but is a file"]),
+    (["sweep", "quickstart", "--results", "@file/x"], ["@file is a file"]),
+    (["sweep", "quickstart", "--results", ""], ["dirtune: --results: must not be empty"]),
+    (["plan", "quickstart", "--data", ""], ["dirtune: --data: must not be empty"]),
+    (["doctor", "--results", ""], ["dirtune: --results: must not be empty"]),
     (["inspect", "digits", "--data", "@file"], ["@file", "must be a folder, but is a file"]),
     (
         ["plot", "study", "--results", "@store", "--output", "@file/figure.png"],

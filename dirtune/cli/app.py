@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dirtune.errors import escape_control_characters
+from dirtune.errors import Fault, InputError, escape_control_characters
 
 # The groups of `dirtune --help`
 DATA, STUDIES, RESULTS, CLUSTERS = "Data", "Studies", "Results", "Clusters"
@@ -38,8 +38,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataRoot = Annotated[str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.")]
-ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.")]
+
+def check_root(param: typer.CallbackParam, root: str | None) -> str | None:
+    """Raise InputError if the root of an option is empty, which as a path would be the current directory."""
+    if root == "":
+        raise InputError(Fault(where=param.opts[0], rule="must not be empty"))
+    return root
+
+
+DataRoot = Annotated[
+    str, typer.Option("--data", help="Root of the ingested data sets: a path or URL.", callback=check_root)
+]
+ResultsRoot = Annotated[str, typer.Option("--results", help="Root of the results: a path or URL.", callback=check_root)]
 StudyName = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")]
 
 

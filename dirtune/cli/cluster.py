@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dirtune.cli.app import CLUSTERS, AllowPlugins, Expect, PluginFiles, StudyName, app, show
+from dirtune.cli.app import CLUSTERS, AllowPlugins, Expect, PluginFiles, StudyName, app, check_root, show
 
 if TYPE_CHECKING:
     from dirtune.cluster.jobs import Job
@@ -71,9 +71,12 @@ def doctor(
             "default: RAY_ADDRESS, else this machine alone."
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Root of the data sets: check that every node reads it.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Root of the data sets: check that every node reads it.", callback=check_root)
+    ] = None,
     results: Annotated[
-        str | None, typer.Option(help="Root of the results: check that every node reads and writes it.")
+        str | None,
+        typer.Option(help="Root of the results: check that every node reads and writes it.", callback=check_root),
     ] = None,
     dirtune: Annotated[str | None, typer.Option(help="Version of dirtune that every node must have.")] = None,
     python: Python = "python",
@@ -101,8 +104,13 @@ def doctor(
 def submit(
     study: StudyName,
     address: Annotated[str, typer.Option(help="Address of the cluster's jobs: http://host:8265.")],
-    data: Annotated[str, typer.Option(help="Root of the data sets, as every node reaches it: a URL or absolute path.")],
-    results: Annotated[str, typer.Option(help="Root of the results, as every node reaches it.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Root of the data sets, as every node reaches it: a URL or absolute path.", callback=check_root
+        ),
+    ],
+    results: Annotated[str, typer.Option(help="Root of the results, as every node reaches it.", callback=check_root)],
     no_follow: Annotated[bool, typer.Option("--no-follow", help="Return as soon as the job is submitted.")] = False,
     python: Python = "python",
     installed: Installed = False,

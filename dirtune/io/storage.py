@@ -23,6 +23,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +73,8 @@ class Storage:
                 raise InputError(Fault(where=str(location), rule=f"no usable location ({error})")) from None
             if os.path.isfile(folder):
                 raise InputError(Fault(where=str(location), rule="must be a folder, but is a file"))
+            if (file := next(filter(os.path.isfile, folder.parents), None)) is not None:
+                raise InputError(Fault(where=str(location), rule=f"must be a folder, but {file} is a file"))
             return cls(pafs.LocalFileSystem(), str(folder))
         try:
             filesystem, root = pafs.FileSystem.from_uri(_request_single_puts(str(location)))
@@ -107,6 +110,28 @@ class Storage:
     def get_folder(self, name: str) -> "Storage":
         """Return the sub-folder `name`; it need not exist yet."""
         return replace(self, root=self.path(name))
+
+    def check_creatable(self) -> None:
+        """Raise if the folder does not exist and cannot be created; an object store is not asked.
+
+        Raises:
+            InputError: with the reason.
+        """
+        folder, made = Path(self.root), list[Path]()
+        missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)] if self.is_local else []
+        try:
+            for each in reversed(missing):
+                # Another process may create it, too.
+                with suppress(FileExistsError):
+                    each.mkdir()
+                    made.append(each)
+        except OSError as error:
+            rule = f"the folder cannot be created ({error.strerror})"
+            raise InputError(Fault(where=self.root, rule=rule)) from None
+        finally:
+            for each in reversed(made):
+                with suppress(OSError):
+                    each.rmdir()
 
     def exists(self, name: str) -> bool:
         return bool(self._get_type(name) != pafs.FileType.NotFound)

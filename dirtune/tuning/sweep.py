@@ -135,6 +135,8 @@ def _run_missing(
     folder: reconcile.StudyFolder, reuse: reconcile.Reuse, options: RunOptions, view: View
 ) -> SweepSummary:
     """Run the missing trials; if there are none, only reconcile the folder, without Ray, which takes seconds to start."""
+    # Before Ray starts
+    folder.storage.check_creatable()
     if not reuse.is_complete or find_failed_trials(folder.storage, options.retry):
         from dirtune.tuning.execution.run import run_missing_trials
 

@@ -28,6 +28,16 @@ def test_written_files_are_read_and_listed(tmp_path: Path) -> None:
     assert storage.get_folder("a").exists("x.txt")
 
 
+def test_a_folder_that_cannot_be_created_is_refused_and_none_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"must be a folder, but \S+file is a file$"):
+        Storage.open(tmp_path / "file" / "a" / "b")
+    with pytest.raises(InputError, match=r"the folder cannot be created \(File name too long\)$"):
+        Storage.open(tmp_path / "a" / ("b" * 300)).check_creatable()
+    Storage.open(tmp_path / "a" / "b").check_creatable()
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert Storage.open(tmp_path / "none").list_files() == []
     assert Storage.open(tmp_path / "none").list_folders("deeper") == []
