@@ -97,6 +97,11 @@ def find_declaration_faults(study: Study, where: str) -> Iterator[Fault]:
     varied |= {f"derive.one_factor.{path}": values for path, values in study.derive.one_factor.items()}
     kinds = ("add_one_in", "leave_one_out", "ladder", "pairs")
     composed: dict[str, tuple[str, ...]] = {f"derive.{kind}": getattr(study.derive, kind) for kind in kinds}
+    for section, paths in {"axes": study.axes, "derive.one_factor": study.derive.one_factor}.items():
+        for path in paths:
+            if any(not part or part != part.strip() for part in path.split(".")):
+                rule = "must be the dotted path of a setting, such as recipe.epochs"
+                yield Fault(where=where, key=f"{section}.{path}" if path else section, rule=rule, got=path)
     for key, values in (varied | composed).items():
         if not values and key in varied:
             yield Fault(where=where, key=key, rule="has no values")

@@ -127,6 +127,14 @@ def test_an_axis_without_values_is_rejected(changes: dict[str, Any], key: str) -
     assert faults_of(**changes) == [f"t: {key}: has no values"]
 
 
+@pytest.mark.parametrize("path", ["recipe..epochs", "recipe.epochs.", ".alpha", "recipe. epochs", ""])
+def test_an_axis_whose_path_is_none_is_one_fault(path: str) -> None:
+    rule = f"must be the dotted path of a setting, such as recipe.epochs, got {path!r}"
+    assert faults_of(axes={path: [1]}) == [f"t: axes.{path}: {rule}" if path else f"t: axes: {rule}"]
+    key = f"derive.one_factor.{path}" if path else "derive.one_factor"
+    assert faults_of(derive={"one_factor": {path: [1]}}) == [f"t: {key}: {rule}"]
+
+
 @pytest.mark.parametrize("values", [[2, 2.0], [1, 1.0]])
 def test_an_axis_that_changes_nothing_is_rejected(values: list[float]) -> None:
     rule = "changes nothing: all its values give the same configurations"
