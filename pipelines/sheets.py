@@ -217,7 +217,7 @@ class Sheet:
             ]
             numbers = np.concatenate([np.empty(0), *(part.to_numpy(zero_copy_only=False) for part in parts)])
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-            return self._add_column_fault(column, f"a column of {cells.type}{hint}")
+            return self._add_column_fault(column, f"a column of {cells.type}{hint or '; convert it to numbers'}")
         # Infinite numbers, too, and those that would be infinite in a model: no label bin and no model can take them.
         usable = np.abs(numbers) <= LARGEST
         bad = np.flatnonzero(~usable)
@@ -318,6 +318,12 @@ class Sheet:
     def is_list(self, column: str) -> bool:
         """Return True if the cells of a column are lists."""
         return _is_list(self.table.column(column).type)
+
+    def is_text(self, column: str) -> bool:
+        """Return True if the cells of a column are texts."""
+        kind = self.table.column(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
     def suggest_header(self, column: str) -> str:
         """Return the reason why a text file has not the expected column, and its remedy."""

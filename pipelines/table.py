@@ -195,17 +195,11 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
     if not names and not options.one_hot and not sheet.column_faults:
         raise InputError(Fault(where=sheet.where, key="features", rule="no column is left"))
     # Columns that were listed by the user are not left out by another option.
-    hints = (
-        ("; name it in one_hot or in ignore", "; name it in ignore, or write a column for each of its numbers")
-        if options.features is None
-        else ("", "")
-    )
+    has_hint = options.features is None
     # One column after the other, so that its texts are gone before the next one is read
     numbers = np.empty((len(names), len(sheet.row_numbers)))
     for place, name in enumerate(names):
-        # Lists of other lengths or of texts, and structs, which are no texts either
-        hint = hints[pa.types.is_nested(sheet.table.column(name).type)]
-        numbers[place] = sheet.read_numbers(name, hint=hint)
+        numbers[place] = sheet.read_numbers(name, hint=_get_hint(sheet, name) if has_hint else "")
         sheet.release(name)
     # Arrow would keep the memory of the texts, which is more than that of the numbers.
     pa.default_memory_pool().release_unused()
@@ -215,6 +209,15 @@ def read_cells(sheet: sheets.Sheet, options: Options) -> Cells:
             rule = f"a one-hot column must have at most {MOST_LEVELS} different texts"
             sheet.column_faults.append(Fault(where=sheet.where, key=name, rule=rule, got=levels))
     return Cells(names=names, numbers=numbers.T, texts=texts)
+
+
+def _get_hint(sheet: sheets.Sheet, name: str) -> str:
+    """Return the remedy for a feature that is not of numbers, as the end of a sentence."""
+    if sheet.is_text(name):
+        return "; name it in one_hot or in ignore"
+    # Lists of other lengths or of texts, and structs
+    is_nested = pa.types.is_nested(sheet.table.column(name).type)
+    return f"; name it in ignore, or {'write a column for each of its' if is_nested else 'convert it to'} numbers"
 
 
 def _has_distinct_integers(sheet: sheets.Sheet, name: str) -> bool:

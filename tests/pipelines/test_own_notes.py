@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_lists_of_several_lengths_and_lists_as_label_are_refused(tmp_path: Path)
     frame = _frame(y=[[1.0, 2.0]] * ROWS)
     with pytest.raises(InputError, match=r"y: a column of list.*; a label is one number per row"):
         _ingest(tmp_path / "a.parquet", frame)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pd.date_range("2020-01-01", periods=ROWS),
+        pd.timedelta_range("1 h", periods=ROWS),
+        [time(hour=row % 24) for row in range(ROWS)],
+        [bytes([row]) for row in range(ROWS)],
+    ],
+    ids=["timestamp", "duration", "time", "binary"],
+)
+def test_columns_that_are_neither_numbers_nor_texts_are_to_be_converted(cells: Any, tmp_path: Path) -> None:
+    kind = r"a column of (timestamp|duration|time64|binary)\S*"
+    with pytest.raises(InputError, match=rf"t: {kind}; name it in ignore, or convert it to numbers$"):
+        _ingest(tmp_path / "a.parquet", _frame(t=cells))
+    for options in ({"features": ["a", "t"]}, {"label": "t", "ignore": ["y"]}):
+        with pytest.raises(InputError, match=rf"t: {kind}; convert it to numbers$"):
+            _ingest(tmp_path / "a.parquet", _frame(t=cells), **options)
 
 
 @pytest.mark.parametrize(
