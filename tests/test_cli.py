@@ -253,6 +253,10 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
         ["format: unknown format, got 'xml'; known: csv, json, markdown, parquet, table"],
     ),
     (["query", "select 1", "--results", "@nowhere"], ["@nowhere: holds no study"]),
+    (
+        ["query", "select nothing", "--results", "@store", "--output", "@nowhere/a.json", "--format", "csv"],
+        ["output: the suffix .json is that of json, not of the format that is asked for, got 'csv'"],
+    ),
     (["query", "select 1", "--results", "gopher://x"], ["gopher://x: no usable location"]),
     (
         ["status", "stduy", "--results", "@store"],

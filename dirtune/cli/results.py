@@ -87,8 +87,12 @@ def query(
     ] = False,
 ) -> None:
     """Run one read-only SQL statement on the results."""
-    from dirtune.results.query.formats import format_table, save_table
+    from dirtune.results.query.formats import choose_format, format_table, save_table
     from dirtune.results.query.query import query as run_query
+
+    # Before the statement runs
+    if output is not None:
+        choose_format(output, format_)
 
     # Reported on standard error, so that standard output remains a valid file of its format.
     def report_damage(fault: Fault) -> None:

@@ -47,11 +47,9 @@ def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
     """Write a table to a file, in a format or in that of the file's suffix, and return its path.
 
     Raises:
-        InputError: unknown format, or no format for the suffix.
+        InputError: as `choose_format`, or unknown format.
     """
-    form = format or SUFFIXES.get(file.suffix)
-    if form is None:
-        raise InputError(Fault(where="output", rule="unknown suffix", got=file.suffix, known=list(SUFFIXES)))
+    form = choose_format(file, format)
     if form == PARQUET:
         sink = pa.BufferOutputStream()
         try:
@@ -63,6 +61,23 @@ def save_table(table: pa.Table, file: Path, format: str | None = None) -> Path:
         content = f"{format_table(table, form)}\n".encode()
     Storage.open(file.parent).write(file.name, content)
     return file
+
+
+def choose_format(file: Path, format: str | None) -> str:
+    """Return the format of a file: the one asked for, or that of its suffix.
+
+    Raises:
+        InputError: the suffix is that of another format, or no format is asked for and the suffix has none.
+    """
+    of_suffix = SUFFIXES.get(file.suffix)
+    form = format or of_suffix
+    if form is None:
+        raise InputError(Fault(where="output", rule="unknown suffix", got=file.suffix, known=list(SUFFIXES)))
+    # A .txt file may have any text.
+    if of_suffix not in {None, form} and (file.suffix != ".txt" or form == PARQUET):
+        rule = f"the suffix {file.suffix} is that of {of_suffix}, not of the format that is asked for"
+        raise InputError(Fault(where="output", rule=rule, got=form))
+    return form
 
 
 def _to_python(column: pa.ChunkedArray) -> list[Any]:

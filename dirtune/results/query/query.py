@@ -149,7 +149,10 @@ def _has_arrow_form(kind: Any, *, is_inner: bool = False) -> bool:
     if kind.id in {"list", "array", "struct", "map", "union"}:
         # Beside inner types it has the length of an array
         return all(_has_arrow_form(each, is_inner=True) for _, each in kind.children if hasattr(each, "id"))
-    return kind.id not in {"uhugeint", "bit", "bignum"} and not (is_inner and kind.id == "interval")
+    # The zone of a time would be lost
+    return kind.id not in {"uhugeint", "bit", "bignum", "time with time zone"} and not (
+        is_inner and kind.id == "interval"
+    )
 
 
 def _make_plain(table: pa.Table) -> pa.Table:

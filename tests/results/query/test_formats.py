@@ -83,7 +83,8 @@ def test_a_parquet_file_has_every_value_and_type(tmp_path: Path) -> None:
         ("a.json", None, "json"),
         ("a.md", None, "markdown"),
         ("a.txt", None, "table"),
-        ("a.csv", "json", "json"),
+        ("a.csv", "csv", "csv"),
+        ("a.txt", "json", "json"),
         ("a", "markdown", "markdown"),
     ],
 )
@@ -98,6 +99,13 @@ def test_a_text_file_has_the_format_asked_for_or_that_of_its_suffix(
 def test_a_suffix_without_a_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix, got '.xlsx'; known: .csv, .json"):
         save_table(MIXED, tmp_path / "a.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.json", "csv"), ("a.parquet", "json"), ("a.txt", "parquet")])
+def test_a_format_that_is_not_that_of_the_suffix_is_refused(tmp_path: Path, name: str, format: str) -> None:
+    with pytest.raises(InputError, match=f"the suffix {Path(name).suffix} is that of .*, got '{format}'"):
+        save_table(MIXED, tmp_path / name, format)
     assert not list(tmp_path.iterdir())
 
 
@@ -177,6 +185,7 @@ def test_intervals_are_durations_in_every_format(tmp_path: Path) -> None:
         ("'101'::bit", "BIT"),
         ("list(finished_at - started_at)", "INTERVAL[]"),
         ("{'a': [1::uhugeint]}", "STRUCT(a UHUGEINT[])"),
+        ("'12:00:00+02'::timetz", "TIME WITH TIME ZONE"),
     ],
 )
 def test_types_whose_values_arrow_would_change_are_refused(tmp_path: Path, value: str, kind: str) -> None:
