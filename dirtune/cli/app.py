@@ -145,7 +145,7 @@ class _Output(io.FileIO):
 def outlive_output() -> Iterator[None]:
     """Let a command that computes go on when its output cannot be written any more, as behind `head` or on a full disk.
 
-    A full disk is said on standard error at the end; a reader that has gone wants to know nothing.
+    A full disk is reported on standard error at the end, a reader that has gone is not.
     """
     stream = sys.stdout
     # Unbuffered, as by PYTHONUNBUFFERED, it is the file itself

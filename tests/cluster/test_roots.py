@@ -75,8 +75,8 @@ def test_the_driver_must_find_the_file_of_every_node(tmp_path: Path) -> None:
 
 
 def test_a_root_that_cannot_be_written_is_a_problem_with_the_error_of_the_system(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
     probe = make_probe(tmp_path / "file" / "root")
+    (tmp_path / "file").write_text("no folder")
     with write_driver_file(probe) as fault:
         assert fault is not None
         found = check_results_root(probe, fault, {"1": run_probe(probe, "1")}, names=NAMES)
@@ -87,10 +87,10 @@ def test_a_root_that_cannot_be_written_is_a_problem_with_the_error_of_the_system
 
 def test_a_node_that_cannot_use_the_root_is_named_with_the_reason(tmp_path: Path) -> None:
     probe = make_probe(tmp_path)
-    (tmp_path / "file").write_text("no folder")
     wrong = RootProbe(
         data=None, results=Storage.open(tmp_path / "file/root"), folder=probe.folder, content=probe.content
     )
+    (tmp_path / "file").write_text("no folder")
     with write_driver_file(probe) as fault:
         results = {"1": run_probe(wrong, "1"), "2": run_probe(probe, "2")}
         found = check_results_root(probe, fault, results, names=NAMES)
