@@ -7,6 +7,7 @@ import io
 import math
 import random
 import traceback
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,8 @@ def _read_independently(path: Path) -> dict[str, list[str]] | None:
         return None
     header, *rows = csv.reader(io.StringIO(text, newline=""))
     whole = [row for row in rows if len(row) == len(header) and any(cell.strip() for cell in row)]
-    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
+    # Some letters have several code points, of which names keep the usual one.
+    names = [unicodedata.normalize("NFC", name).strip() or f"Unnamed: {place}" for place, name in enumerate(header)]
     return dict(zip(names, map(list, zip(*whole, strict=True)), strict=True))
 
 
