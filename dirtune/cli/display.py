@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dirtune.errors import escape_control_characters
 from dirtune.io.credentials import remove_credentials
-from dirtune.wording import format_count
+from dirtune.wording import format_count, format_counts
 
 if TYPE_CHECKING:
     from dirtune.cli.catalog import Entry
@@ -175,8 +175,7 @@ def format_status(status: SweepStatus) -> Table:
         )
     lines = []
     if status.failures:
-        classes = ", ".join(f"{count} {name}" for name, count in sorted(status.failures.items()))
-        lines.append(f"failed: {classes}; `dirtune resume --retry CLASS` runs them again")
+        lines.append(f"failed: {format_counts(status.failures)}; `dirtune resume --retry CLASS` runs them again")
     if status.models:
         lines.append(f"models kept: {status.models:,}, {format_bytes(status.model_bytes)} on disk")
     if status.without_model:

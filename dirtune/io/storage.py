@@ -23,7 +23,6 @@ import stat
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -122,7 +121,7 @@ class Storage:
         try:
             for each in reversed(missing):
                 # Another process may create it, too.
-                with suppress(FileExistsError):
+                with contextlib.suppress(FileExistsError):
                     each.mkdir()
                     made.append(each)
         except OSError as error:
@@ -130,7 +129,7 @@ class Storage:
             raise InputError(Fault(where=self.root, rule=rule)) from None
         finally:
             for each in reversed(made):
-                with suppress(OSError):
+                with contextlib.suppress(OSError):
                     each.rmdir()
 
     def exists(self, name: str) -> bool:

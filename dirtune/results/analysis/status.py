@@ -19,6 +19,7 @@ from dirtune.io.jsonfile import read_json_object
 from dirtune.io.storage import Storage
 from dirtune.results.analysis.sequential import plan_due_seeds
 from dirtune.results.records import kept, names, store, studies
+from dirtune.wording import format_counts
 
 PROGRESS = "progress.json"
 """Written by a started trial after every epoch."""
@@ -126,8 +127,7 @@ def describe_failures(folder: Storage, study: str, arm: str | None = None) -> tu
     # Those of the infrastructure are always run again.
     classes = sorted({*failures} - {"infrastructure"})
     retry = "" if not classes else f" --retry {classes[0] if len(classes) == 1 else 'failed'}"
-    counted = ", ".join(f"{count} {name}" for name, count in sorted(failures.items()))
-    return counted, f"dirtune resume {study}{retry}"
+    return format_counts(failures), f"dirtune resume {study}{retry}"
 
 
 def _count_failures(trials: pa.Table) -> Counter[str]:

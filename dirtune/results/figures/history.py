@@ -15,6 +15,7 @@ from dirtune.results.analysis.selection import SELECTIONS, to_loss
 from dirtune.results.figures import _arms, _request, _style
 from dirtune.results.records.studies import StudyInfo, open_study, read_study
 from dirtune.results.tables.render.cells import format_metric
+from dirtune.wording import format_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,7 @@ def build_history(request: _request.PlotRequest) -> History:
         for trial in trials
         if trial.arm in shown.arms and (trial.status == "failed" or math.isnan(trial.objective))
     )
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    left_out = f" Left out: {listed}." if listed else ""
+    left_out = f" Left out: {format_counts(reasons)}." if reasons else ""
     return History(
         arms=tuple(arm for arm in arms if arm.complete or arm.pruned),
         reference=reference,
