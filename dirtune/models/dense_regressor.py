@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dirtune.batch import Inputs, Mixture
-from dirtune.losses.pairs import normalize_rows
 from dirtune.models.regressor import Regressor, RegressorOutput
 
 PREDICTOR_SIZE = 5
@@ -29,7 +28,7 @@ class DenseRegressor(Regressor):
         label_bins: Int[Tensor, "batch height width"] | None = None,
         mixture: Mixture | None = None,
     ) -> RegressorOutput:
-        """Return embeddings `(batch, dim, h, w)`, representations `(batch, dim)` and predictions `(batch, h, w)`.
+        """Return embeddings `(batch, dim, h, w)`, their means `(batch, dim)` and predictions `(batch, h, w)`.
 
         Args:
             inputs: one view, or several stacked.
@@ -44,7 +43,7 @@ class DenseRegressor(Regressor):
             if self.smoothing.settings.smooths_terms:
                 embeddings = read
         predictions = self._scale_output(self.predictor(read).squeeze(1))
-        return RegressorOutput(embeddings, normalize_rows(embeddings.mean(dim=(-2, -1))), predictions)
+        return RegressorOutput(embeddings, embeddings.mean(dim=(-2, -1)), predictions)
 
 
 def downsample_nearest(dense: Tensor, like: Tensor) -> Tensor:

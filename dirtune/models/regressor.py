@@ -126,12 +126,19 @@ class RegressorOutput(NamedTuple):
 
     embeddings: Float[Tensor, "batch embedding_dim *space"]
     """The embedding e."""
-    representations: Float[Tensor, "batch representation_dim"]
-    """The representation z, L2-normalized, at least float32."""
+    projections: Float[Tensor, "batch *heads dim"]
+    """The projection of e before normalization, or e without one; by head if there are several."""
     predictions: Float[Tensor, "batch *label"]
     """In the unit of training, which is the label's unless `label_transform` is set; at least float32."""
     raw: Float[Tensor, "batch outputs"] | None = None
     """Raw outputs of a head (`dirtune.models.heads`), of which the predictions are decoded; None for a plain predictor."""
+    directions: Float[Tensor, "batch representation_dim"] | None = None
+    """The representation, if the predictor has read it."""
+
+    @property
+    def representations(self) -> Float[Tensor, "batch representation_dim"]:
+        """The representation z, L2-normalized, at least float32; computed when it is asked for, as by a term."""
+        return normalize_projections(self.projections) if self.directions is None else self.directions
 
 
 class Regressor(nn.Module):
@@ -214,23 +221,32 @@ class Regressor(nn.Module):
         return embeddings  # type: ignore[no-any-return]
 
     def _predict(self, embeddings: Tensor, label_bins: Int[Tensor, " batch"] | None) -> RegressorOutput:
-        vectors = read = self._project(embeddings)
+        read, projections = embeddings, self._project(embeddings)
+        projections_read = projections
         if self.smoothing is not None and label_bins is not None:
-            smoothed = self.smoothing(embeddings, label_bins)
+            read = self.smoothing(embeddings, label_bins)
             # Before smoothing has begun, nothing is projected twice.
-            read = vectors if smoothed is embeddings else self._project(smoothed)
+            if read is not embeddings:
+                projections_read = self._project(read)
             if self.smoothing.settings.smooths_terms:
-                vectors = read
-        predictor_input = "embedding" if self.projection is None else self.spec.predictor_input
-        raw = self.predictor(read[predictor_input])
+                embeddings, projections = read, projections_read
+        directions = None
+        if self.projection is None or self.spec.predictor_input == "embedding":
+            raw = self.predictor(read)
+        elif self.spec.predictor_input == "projection":
+            raw = self.predictor(projections_read.flatten(1))
+        else:
+            directions_read = normalize_projections(projections_read)
+            raw = self.predictor(directions_read)
+            directions = directions_read if projections is projections_read else None
         if isinstance(self.predictor, heads.Head):
             predictions = self.label_scale * self.predictor.decode(raw)
-            return RegressorOutput(vectors["embedding"], vectors["representation"], predictions, raw)
+            return RegressorOutput(embeddings, projections, predictions, raw, directions)
         predictions = self._scale_output(raw)
         # Labels of one dimension have shape (batch,), and (batch, 1) would be broadcast against them.
         if predictions.shape[-1] == 1:
             predictions = predictions.squeeze(-1)
-        return RegressorOutput(vectors["embedding"], vectors["representation"], predictions)
+        return RegressorOutput(embeddings, projections, predictions, directions=directions)
 
     def compute_deviations(self, output: RegressorOutput) -> Float[Tensor, " batch"] | None:
         """Return the predicted standard deviation of each label, in the unit of training; None without such a head."""
@@ -246,12 +262,15 @@ class Regressor(nn.Module):
             raw = raw.relu()
         return self.label_offset + self.label_scale * raw
 
-    def _project(self, embeddings: Tensor) -> dict[PredictorInput, Tensor]:
-        projected = embeddings if self.projection is None else self.projection(embeddings)
+    def _project(self, embeddings: Tensor) -> Float[Tensor, "batch *heads dim"]:
+        if self.projection is None:
+            return embeddings
+        projected: Tensor = self.projection(embeddings)
         count = self.spec.projection_heads
-        if count == 1:
-            # The same numbers, without four operations
-            directions = normalize_rows(projected)
-        else:
-            directions = normalize_rows(projected.unflatten(-1, (count, -1))).flatten(-2) / math.sqrt(count)
-        return {"embedding": embeddings, "projection": projected, "representation": directions}
+        return projected if count == 1 else projected.unflatten(-1, (count, -1))
+
+
+def normalize_projections(projections: Float[Tensor, "batch *heads dim"]) -> Float[Tensor, "batch representation_dim"]:
+    """Return representations of length one: each row divided by its length, or by that of each head's part of it."""
+    directions = normalize_rows(projections)
+    return directions if directions.ndim == 2 else directions.flatten(1) / math.sqrt(directions.shape[1])

@@ -157,10 +157,12 @@ def build_optimizer(recipe: Recipe, model: Regressor, loss: TrainingLoss) -> tor
     groups += loss.make_parameter_groups()
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
+        # torch's fused form fails for a parameter that has a gradient later than the others.
         return without_compiler(torch.optim.SGD)(groups, lr=rate, weight_decay=decay, momentum=recipe.momentum)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    # One kernel for all parameters on a GPU; a state of either form loads into the other.
-    return without_compiler(kind)(groups, lr=rate, weight_decay=decay, fused=True if trained[0].is_cuda else None)
+    # One kernel for all parameters, which has no complex numbers
+    is_fused = all(each.is_floating_point() for group in groups for each in group["params"])
+    return without_compiler(kind)(groups, lr=rate, weight_decay=decay, fused=is_fused)
 
 
 def find_rate_factors(model: nn.Module) -> dict[nn.Parameter, float]:

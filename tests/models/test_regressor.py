@@ -29,6 +29,10 @@ def _regressor(spec: ModelSpec = MLP_SPEC, seed: int = 0):
     return build_regressor(spec, VECTOR, seed)
 
 
+def _take(output):
+    return output.embeddings, output.representations, output.predictions
+
+
 def _by_hand(regressor, inputs):
     return _from_embeddings(regressor, regressor.encoder(inputs))
 
@@ -53,7 +57,7 @@ def test_the_output_equals_the_formula(predictor_input, projection_dim):
     spec = _spec(predictor_input=predictor_input, projection_dim=projection_dim, label_scale=5.0, label_offset=-2.0)
     regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
-    for ours, theirs in zip(output[:3], _by_hand(regressor, inputs), strict=True):
+    for ours, theirs in zip(_take(output), _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert output.predictions.shape == (4,)
 
@@ -64,7 +68,7 @@ def test_heads_are_normalized_apart_and_read_together(predictor_input, heads):
     spec = _spec(predictor_input=predictor_input, projection_dim=3, projection_heads=heads)
     regressor, inputs = _regressor(spec), make_inputs(VECTOR, 4)
     output = regressor(inputs)
-    for ours, theirs in zip(output[:3], _by_hand(regressor, inputs), strict=True):
+    for ours, theirs in zip(_take(output), _by_hand(regressor, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert output.representations.shape == (4, 3 * heads)
     torch.testing.assert_close(output.representations.norm(dim=1), torch.ones(4))
@@ -120,7 +124,7 @@ def test_terms_read_smoothed_embeddings_if_they_are_asked_to(projection_dim):
     inputs = make_inputs(VECTOR, 6)
     output, plain = regressor(inputs, label_bins), regressor(inputs)
     smoothed = regressor.smoothing(plain.embeddings, label_bins)
-    for found, expected in zip(output[:3], _from_embeddings(regressor, smoothed), strict=True):
+    for found, expected in zip(_take(output), _from_embeddings(regressor, smoothed), strict=True):
         torch.testing.assert_close(found, expected)
     assert not torch.allclose(output.embeddings, plain.embeddings)
     # The views of the terms alone, and evaluation, are as without.
@@ -139,7 +143,7 @@ def test_a_projection_of_two_layers_is_that_of_the_contrastive_baselines(predict
     z = g / g.square().sum(dim=1, keepdim=True).sqrt()
     read = e if predictor_input == "embedding" else g
     predictions = (read @ regressor.predictor.weight.T + regressor.predictor.bias)[:, 0]
-    for found, expected in zip(regressor(inputs)[:3], (e, z, predictions), strict=True):
+    for found, expected in zip(_take(regressor(inputs)), (e, z, predictions), strict=True):
         torch.testing.assert_close(found, expected)
     assert _start_equal(regressor, _regressor(_spec(projection_dim=3, predictor_input=predictor_input)), "encoder")
 

@@ -88,7 +88,7 @@ def test_a_term_equals_that_of_a_training_step(name: str) -> None:
             module.observe(seen[part], labels[part])
         module.end_epoch()
     leaf = embeddings.clone().requires_grad_()
-    expected = training(RegressorOutput(leaf, normalize_rows(leaf), predictions), batch, Ranks()).parts[name]
+    expected = training(RegressorOutput(leaf, leaf, predictions), batch, Ranks()).parts[name]
     (slope,) = torch.autograd.grad(expected, leaf)
 
     own = embeddings.clone().requires_grad_()
@@ -126,7 +126,7 @@ def test_a_loss_equals_that_of_a_training_step(name: str) -> None:
         raw = of_study(embeddings).detach()
     given = (predictions if raw is None else raw).clone().requires_grad_()
     of_head = None if raw is None else given
-    output = RegressorOutput(embeddings, normalize_rows(embeddings), given if raw is None else predictions, of_head)
+    output = RegressorOutput(embeddings, embeddings, given if raw is None else predictions, of_head)
     expected = training(output, batch, Ranks()).parts[REGRESSION]
     (slope,) = torch.autograd.grad(expected, given)
 

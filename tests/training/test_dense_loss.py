@@ -75,7 +75,7 @@ def _output(rows: int, seed: int = 0) -> RegressorOutput:
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(rows, 5, 4, 3, generator=generator)
     predictions = 10 * torch.rand(rows, 4, 3, generator=generator)
-    return RegressorOutput(embeddings, normalize_rows(embeddings.mean((2, 3))), predictions)
+    return RegressorOutput(embeddings, embeddings.mean((2, 3)), predictions)
 
 
 def _loss(
@@ -198,7 +198,7 @@ def _loss_on_a_rank(rank: int, world: int) -> dict[str, Any]:
     images = torch.arange(*get_rank_share(4, rank, world))
     batch, output = _select_images(batch, output, images)
     embeddings = output.embeddings.double().requires_grad_()
-    output = RegressorOutput(embeddings, normalize_rows(embeddings.mean((2, 3))), output.predictions.double())
+    output = RegressorOutput(embeddings, embeddings.mean((2, 3)), output.predictions.double())
     loss = _loss(_config(terms={"conr": CONR}), torch.ones(100), output, batch, Ranks(rank, world))
     loss.total.backward()
     # Averaged as by the training loop

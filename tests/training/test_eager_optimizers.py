@@ -16,8 +16,9 @@ from dirtune.training.eager_optimizers import without_compiler
     ("kind", "settings"),
     [
         (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
-        (torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.01}),
-        (torch.optim.AdamW, {"lr": 0.1}),
+        (torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.01, "fused": True}),
+        (torch.optim.Adam, {"lr": 0.1}),
+        (torch.optim.AdamW, {"lr": 0.1, "fused": True}),
     ],
 )
 def test_steps_and_states_are_those_of_torch(kind: type[torch.optim.Optimizer], settings: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def output_for(views: int) -> RegressorOutput:
     rows = views * SAMPLES
     vectors = normalize(torch.randn(rows, DIM, generator=generator, dtype=torch.float64), dim=1)
     predictions = 3 + torch.randn(rows, generator=generator, dtype=torch.float64)
-    return RegressorOutput(vectors, vectors.requires_grad_(), predictions.requires_grad_())
+    return RegressorOutput(vectors, vectors, predictions.requires_grad_(), directions=vectors.requires_grad_())
 
 
 def error_by_hand(name: str, prediction: Tensor, label: Tensor) -> Tensor:
