@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from dirtune.data.columns import get_stored_size, to_values
 from dirtune.data.file_kinds import describe_kind
 from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
+from dirtune.data.ray_data import queue_all_tasks
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
 from dirtune.progress import show_progress
@@ -86,7 +87,8 @@ def encode_images(
     share = math.ceil(table.num_rows / (_TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
     rows_per_task = min(_IMAGES_PER_TASK, max(_FEWEST_PER_TASK, share))
     blocks = max(1, math.ceil(table.num_rows / rows_per_task))
-    dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
+    with queue_all_tasks():
+        dataset = ray.data.from_arrow(table, override_num_blocks=blocks)
     settings = {"folder": folder, "spec": spec, "upright": upright, "white": white}
     encoded = dataset.map_batches(_encode_batch, fn_kwargs=settings, batch_format="pyarrow")
     # Instead of `materialize`, which reports nothing until its end
@@ -95,7 +97,8 @@ def encode_images(
         for bundle in encoded.iter_internal_ref_bundles():
             blocks_done += bundle.block_refs
             advance(bundle.num_rows() or 0)
-    dataset = ray.data.from_arrow_refs(blocks_done)
+    with queue_all_tasks():
+        dataset = ray.data.from_arrow_refs(blocks_done)
     contents, moments, rules, traits = (
         dict[str, bytes](),
         dict[str, NDArray[np.float64]](),
@@ -211,8 +214,12 @@ def _compute_moments(image: bytes, counts: list[int], spec: InputSpec) -> list[f
     """Return the means of an image's channels, in [0, 1], then the means of their squares."""
     channels, *size = spec.shape
     if spec.encoding == "raw":
-        values = np.frombuffer(image, np.uint8).reshape(channels, -1).astype(np.float64)
-        sums = np.concatenate([values.sum(axis=1) / 255, np.vecdot(values, values) / 255**2])
+        values = np.frombuffer(image, np.uint8).reshape(channels, -1)
+        squares = np.square(values, dtype=np.uint16)
+        # Of integers, which takes less time and is exact
+        sums = np.concatenate(
+            [values.sum(axis=1, dtype=np.uint64) / 255, squares.sum(axis=1, dtype=np.uint64) / 255**2]
+        )
     else:
         by_channel = np.array(counts, np.float64).reshape(channels, -1)
         sums = np.concatenate([by_channel @ _LEVELS, by_channel @ _SQUARES])

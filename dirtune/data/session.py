@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.data.auth_token import DEFAULT_TOKEN_PATH, prepare_token
+from dirtune.data.ray_data import run_short_passes
 from dirtune.errors import Fault, InputError
 from dirtune.process import replace_attributes, set_environment, silence_loggers
 
@@ -64,11 +65,17 @@ def ray_session() -> Iterator[None]:
 
     # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
     # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
-    with silence_loggers("ray.data"), _hide_progress_bars(), set_environment({IGNORE_UNHANDLED: "1"}):
-        address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS")
+    is_local = not ray.is_initialized() and address in (None, "", "local")
+    with (
+        silence_loggers("ray.data"),
+        run_short_passes(is_local=is_local),
+        _write_no_escape_codes(),
+        set_environment({IGNORE_UNHANDLED: "1"}),
+    ):
         if ray.is_initialized():
             yield
-        elif address and address != "local":
+        elif address and not is_local:
             from dirtune.data.connect import connect_to_cluster
 
             with connect_to_cluster(address):
@@ -132,13 +139,10 @@ def start_two_processes() -> Iterator[None]:
 
 
 @contextmanager
-def _hide_progress_bars() -> Iterator[None]:
-    """Let Ray Data draw no bars, of which there is one for every pass, and an escape code at the end of the process."""
-    import ray.data
-
+def _write_no_escape_codes() -> Iterator[None]:
+    """Write no escape code at the end of the process, to a terminal that Ray's loggers have colored."""
     try:
-        with replace_attributes(ray.data.DataContext.get_current(), enable_progress_bars=False):
-            yield
+        yield
     finally:
         # Ray's logger of its command line initializes the colors of the terminal, which colorama resets.
         if (colors := sys.modules.get("colorama.initialise")) is not None:  # codespell:ignore

@@ -78,6 +78,20 @@ def test_a_shard_on_the_disk_of_a_worker_alone_is_reported(tmp_path: Path) -> No
         write_dataset_shards(elsewhere, dataset)
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [(InputSpec(kind="image", shape=(1, 8, 8)), "UNCOMPRESSED"), (InputSpec(kind="vector", shape=(3,)), "ZSTD")],
+)
+def test_images_are_not_compressed(spec: InputSpec, expected: str, tmp_path: Path) -> None:
+    writer = ShardWriter(
+        home=Storage.open(tmp_path), folder="train", split="train", inputs={"x": spec}, label=LABEL, has_groups=False
+    )
+    values = np.zeros((40, *spec.shape), np.uint8 if spec.kind == "image" else np.float32)
+    found = writer.write(0, writer.convert({**_batch(40), "x": values}))
+    columns = pq.ParquetFile(tmp_path / found.files[0]).metadata.row_group(0).to_dict()["columns"]
+    assert {each["compression"] for each in columns} == {expected}
+
+
 def test_batches_are_joined_until_a_shard_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [_batch(rows) for rows in (40, 41, 42, 43, 44)]
     # More than one batch has, and less than two
