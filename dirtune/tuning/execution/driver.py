@@ -57,6 +57,8 @@ class Driver:
     """First error of the study's folder or of Optuna's storage."""
     _started_at: dict[str, datetime] = field(default_factory=dict)
     """Start of every trial that was handed out and has not ended."""
+    unreleased: set[str] = field(default_factory=set)
+    """Ended trials, by their ids in Tune, whose workers it does not know as idle yet: it would start others for the next ones."""
     _on_worker: set[str] = field(default_factory=set)
     """Those of these trials that have a worker."""
     device_faults: dict[GpuPlace, int] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class Driver:
     def start_trial(self) -> TrialJob | None:
         """Return the next trial; None if no slot is free, or no trial is left or known before another one ends."""
         self.check_stop()
-        if self.is_finished or len(self._started_at) >= self.concurrency:
+        if self.is_finished or len(self._started_at) + len(self.unreleased) >= self.concurrency:
             return None
         self.check_lock()
         # Asked for as late as possible, so that a sampler knows the results of as many trials as possible.

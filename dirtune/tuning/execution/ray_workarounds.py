@@ -15,6 +15,10 @@ does not let anyone name these placement groups: they are recognized by belongin
 the sweep began, having no name, and having the bundles that a group requests. A group that has reported is known exactly;
 if one of two groups that are just starting dies, the other one has to start again.
 
+Idle workers (no issue known). When several trials end at once and the next ones are not staged yet, Tune keeps the worker
+of one of them and ends the others, and the next trials wait for new processes. An idle worker is given to a trial whose own
+worker is starting, and that process is ended. `keep_workers` keeps idle workers for a moment, and those that are starting.
+
 Packages of trackers (no issue known). Before a run, Tune compares the classes of its callbacks with those of all trackers,
 for its statistics of usage, and imports mlflow and wandb for it where they are installed: two seconds and more.
 `without_callback_statistics` leaves that out.
@@ -35,10 +39,14 @@ import ray
 from ray.air._internal import usage
 from ray.air.execution.resources import PlacementGroupResourceManager, ResourceRequest
 from ray.tune.execution import class_cache, tune_controller
+from ray.tune.experiment import Trial
+from ray.tune.utils.object_cache import _ObjectCache
 from ray.util.placement_group import PlacementGroup
 
 from dirtune.process import replace_attributes
 
+IDLE_SECONDS = 5.0
+"""Time that a worker without a trial is kept, unless there are no more trials."""
 SETTLING_SECONDS = 1.0
 """Time that a canceled request is kept. A placement group whose resources are free is created within milliseconds."""
 
@@ -78,8 +86,14 @@ class SettledPlacementGroups(PlacementGroupResourceManager):
 
     def clear(self) -> None:
         """Remove all placement groups, once those that are being created exist."""
-        if ray.is_initialized() and (pending := self.get_resource_futures()):
-            ray.wait(pending, num_returns=len(pending), timeout=SETTLING_SECONDS)
+        if ray.is_initialized():
+            # Those of workers first, whose resources the others wait for
+            for group in self._acquired_pgs:
+                ray.util.remove_placement_group(group)
+            deadline = time.monotonic() + SETTLING_SECONDS
+            for group in self._staging_future_to_pg.values():
+                # Not by its future, a task that needs a worker process
+                group.wait(max(0.0, deadline - time.monotonic()))
         super().clear()
 
 
@@ -102,6 +116,49 @@ def use_settled_placement_groups() -> Iterator[None]:
         finally:
             for manager in managers:
                 manager.clear()
+
+
+class IdleWorkers(_ObjectCache):
+    """Tune's workers that have no trial, by their resources."""
+
+    def __init__(self, may_keep_one: bool = True) -> None:
+        super().__init__(may_keep_one)
+        self._idle_since: dict[int, float] = {}
+
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        self._idle_since[id(obj)] = time.monotonic()
+        return True
+
+    def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
+        """Remove and yield the workers that have been idle for too long and that no staged trial needs."""
+        for key, workers in self._cached_objects.items():
+            needed = 0 if force_all else self._max_num_objects[key]
+            # The first has been idle for longest.
+            while len(workers) > needed and (
+                force_all or time.monotonic() - self._idle_since[id(workers[0])] > IDLE_SECONDS
+            ):
+                self._num_cached_objects -= 1
+                yield workers.pop(0)
+
+
+@contextlib.contextmanager
+def keep_workers() -> Iterator[None]:
+    """Let Tune keep idle workers for `IDLE_SECONDS` inside the block, and workers that start for their trial."""
+    controller = tune_controller.TuneController
+    reuse = controller._maybe_reuse_cached_actor
+
+    def reuse_unless_starting(self: Any, trial: Trial) -> bool:
+        worker = self._trial_to_actor.get(trial)
+        is_live = worker in self._actor_manager._live_actors_to_ray_actors_resources
+        return not (is_live and worker not in self._started_actors) and bool(reuse(self, trial))
+
+    with (
+        replace_attributes(tune_controller, _ObjectCache=IdleWorkers),
+        replace_attributes(controller, _maybe_reuse_cached_actor=reuse_unless_starting),
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def run_with_tune(driver: Driver, settings: worker.WorkerSettings, blocks: Block
         set_environment(TUNE_SETTINGS),
         silence_loggers("ray.tune", "ray.air"),
         ray_workarounds.use_settled_placement_groups(),
+        ray_workarounds.keep_workers(),
         ray_workarounds.without_callback_statistics(),
         ray_workarounds.without_worker_environment(),
         # Tune installs a handler and leaves it behind.
@@ -180,10 +181,12 @@ class _DriverCallback(tune.Callback):
             self._driver.on_epoch_ended(job, step)
         if step.has_ended:
             del self._jobs[trial.trial_id]
+            self._driver.unreleased.add(trial.trial_id)
             self._driver.on_trial_ended(job, step)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._ended.append(trial)
+        self._driver.unreleased.discard(trial.trial_id)
         job = self._jobs.pop(trial.trial_id, None)
         # The scheduler has stopped a trial that is still known. After a storage failure Tune stops all trials; they resume
         # from their checkpoints with the sweep.
@@ -192,6 +195,7 @@ class _DriverCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._jobs.pop(trial.trial_id, None)
+        self._driver.unreleased.discard(trial.trial_id)
         self._driver.on_trial_failed(trial.config[JOB], _get_error(trial))
         if self._groups is not None:
             self._groups.release(trial.trial_id)

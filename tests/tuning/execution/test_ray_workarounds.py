@@ -19,8 +19,10 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 
 from dirtune.process import set_environment
 from dirtune.tuning.execution.ray_workarounds import (
+    IDLE_SECONDS,
     SETTLING_SECONDS,
     GroupReservations,
+    IdleWorkers,
     SettledPlacementGroups,
     use_settled_placement_groups,
     without_callback_statistics,
@@ -76,6 +78,22 @@ def test_requests_that_are_cleared_at_once_are_released_in_the_end(groups: Settl
             groups.request_resources(SMALL)
         groups.clear()
     wait_until_removed(groups, before)
+
+
+def test_idle_workers_are_kept_for_a_moment_or_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, now = IdleWorkers(), [0.0]
+    monkeypatch.setattr("dirtune.tuning.execution.ray_workarounds.time.monotonic", lambda: now[0])
+    first, second, third = object(), object(), object()
+    assert all(workers.cache_object("cpu", each) for each in (first, second, third))
+    assert list(workers.flush_cached_objects()) == []
+    now[0] = IDLE_SECONDS + 1
+    # One is needed by a trial that is staged.
+    workers.increase_max("cpu")
+    assert list(workers.flush_cached_objects()) == [first, second]
+    assert workers.pop_cached_object("cpu") is third
+    assert workers.cache_object("cpu", third)
+    assert list(workers.flush_cached_objects(force_all=True)) == [third]
+    assert workers.num_cached_objects == 0
 
 
 def test_tune_imports_no_tracker_to_count_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
