@@ -122,6 +122,8 @@ def test_a_search_prunes_reports_every_status_to_optuna_and_types_every_setting(
     summary = dirtune.sweep(path, data=data_root, results=tmp_path)
     assert sum(summary.run.values()) == 1 + 8
     trials = rows("select * from trials where arm = 'conr'", tmp_path)
+    # Tune starts no worker beside the one of this sweep, which all trials share.
+    assert trials["worker"].nunique() == 1
     assert trials["config.terms.conr.beta"].dtype == "float64"
     complete = trials[trials["status"] == "complete"]
     best = complete.sort_values(["objective", "trial_id"])["trial_id"].iloc[0]

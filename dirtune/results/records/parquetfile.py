@@ -343,7 +343,7 @@ def _add_missing_columns(
 
     Args:
         table: the rows.
-        present: names of the columns of the file, which a table would list anew for every look at one.
+        present: names of the columns of the file, of which a table would make a list for every lookup.
         name: of the file.
         columns: those to read; None means all.
     """

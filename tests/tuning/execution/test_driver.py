@@ -61,6 +61,10 @@ def test_a_trial_starts_whenever_a_slot_is_free(driver: Driver) -> None:
     assert first.trial_id != second.trial_id
     assert driver.start_trial() is None
     driver.on_trial_ended(first, make_complete_result(first))
+    # Tune does not know yet that the worker of the first one is idle.
+    driver.unreleased.add("0")
+    assert driver.start_trial() is None
+    driver.unreleased.remove("0")
     start_trial(driver)
     assert driver.start_trial() is None
     driver.on_trial_ended(second, make_result(second, status="failed"))
