@@ -63,10 +63,10 @@ def ray_session() -> Iterator[None]:
     # because the first import sets the level of the log.
     import ray.data
 
-    # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
-    # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
     address = os.environ.get("RAY_ADDRESS")
     is_local = not ray.is_initialized() and address in (None, "", "local")
+    # A pass over a small set would log 20 lines, and a failing one 180 before the one line with the reason. Errors of
+    # tasks that nothing waits for any longer would be printed as tracebacks after the sweep's final message.
     with (
         silence_loggers("ray.data"),
         run_short_passes(is_local=is_local),
