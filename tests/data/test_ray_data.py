@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-
-from dirtune.data.ray_data import queue_all_tasks, run_short_passes
 
 pytestmark = pytest.mark.ray
 
@@ -36,36 +33,36 @@ def test_a_pass_of_a_local_ray_needs_no_processes_beside_its_workers(tmp_path: P
     assert done.stdout == "[[0, 2, 4, 6, 8, 10], []]\n", done.stderr
 
 
-def test_all_cpus_are_known_in_the_first_second_of_a_pass(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Data asks without waiting: its limits are zero until it looks for the answer."""
-    import ray.data
-    from ray.data._internal.execution.resource_manager import ResourceManager
+SHARED = """
+import json, time
+import ray
+import ray.data
+from ray.data._internal.execution.resource_manager import ResourceManager
+from dirtune.data.ray_data import queue_all_tasks, run_short_passes
 
-    limits = []
-    get_limits = ResourceManager.get_global_limits
-
-    def record(self: ResourceManager) -> object:
-        limits.append(get_limits(self))
-        return limits[-1]
-
-    monkeypatch.setattr(ResourceManager, "get_global_limits", record)
-    with run_short_passes(is_local=False):
-        assert ray.data.range(4, override_num_blocks=4).map(_wait).materialize().count() == 4
-    assert (limits[0].cpu, limits[-1].cpu) == (0, 2)
-    assert ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S == 1
-
-
-def test_queued_tasks_have_no_limits(ray_session: None) -> None:
-    import ray.data
-
-    with queue_all_tasks():
-        inside = ray.data.range(4)
-    outside = ray.data.range(4)
-    assert not inside.map(_wait).context.op_resource_reservation_enabled
-    assert outside.context.op_resource_reservation_enabled
-
-
-def _wait(row: dict[str, int]) -> dict[str, int]:
+def wait(row):
     # Longer than some rounds
     time.sleep(0.2)
     return row
+
+limits, get_limits = [], ResourceManager.get_global_limits
+
+def record(self):
+    limits.append(get_limits(self))
+    return limits[-1]
+
+ResourceManager.get_global_limits = record
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+with run_short_passes(is_local=False):
+    assert ray.data.range(4, override_num_blocks=4).map(wait).materialize().count() == 4
+with queue_all_tasks():
+    inside = ray.data.range(4)
+reserved = [each.map(wait).context.op_resource_reservation_enabled for each in (inside, ray.data.range(4))]
+print(json.dumps([limits[0].cpu, limits[-1].cpu, ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S, reserved]))
+"""
+
+
+def test_all_cpus_are_known_in_the_first_second_of_a_pass_and_queued_tasks_have_no_limits(tmp_path: Path) -> None:
+    """Ray Data asks without waiting: its limits are zero until it looks for the answer."""
+    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1:] == ["[0.0, 2.0, 1, [false, true]]"], done.stderr
