@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dirtune import randomness
 from dirtune.manifest import LabelSpec
 
 Inputs = dict[str, Tensor]
@@ -49,8 +50,13 @@ class Batch:
     """Views of the samples' partners, if embeddings are mixed (`dirtune.mixing`)."""
     own_shares: Float[Tensor, " batch"] | None = None
     """Share of each sample itself in such a mixture."""
-    draw_seed: int = 0
-    """Seed of random draws in losses and terms: of the trial, the pass and the micro-batch, and equal on all ranks."""
+    draws: tuple[int, str, int, int] = (0, "draws", 0, 0)
+    """Stream of random draws in losses and terms: of the trial, the pass and the micro-batch, and equal on all ranks."""
+
+    @property
+    def draw_seed(self) -> int:
+        """Seed of the stream, which few losses and terms read."""
+        return randomness.derive_seed(*self.draws)
 
 
 @dataclass(frozen=True, kw_only=True)

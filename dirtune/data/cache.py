@@ -224,14 +224,21 @@ def make_train_batches(
     size = batch_size // accumulation
     parts = slice_order(len(order), size, rank=rank, world=world)
     begin, end = (0, len(parts)) if steps is None else (steps.start * accumulation, steps.stop * accumulation)
+    if begin == end:
+        return
+    of_rank = torch.cat([order[part] for part in parts[begin:end]])
+    sizes = [part.stop - part.start for part in parts[begin:end]]
     # Once for all steps, as in `ResidentSplit.read`
-    on_device = order.to(split.labels.device)
-    for at, inputs in enumerate(split.read([order[part] for part in parts[begin:end]]), start=begin):
+    on_device = of_rank.to(split.labels.device)
+    columns = [column.index_select(0, on_device) for column in (split.labels, split.label_bins, weights)]
+    by_batch = [column.split(sizes) for column in (*columns, on_device)]
+    for at, (inputs, labels, bins, row_weights, rows) in enumerate(
+        zip(split.read(of_rank.split(sizes)), *by_batch, strict=True), start=begin
+    ):
         step, piece = divmod(at, accumulation)
         first = step * batch_size
         total = min(batch_size, len(order) - first)
         # The views are drawn for the whole global batch, so that ranks and micro-batches have the same ones.
-        rows = on_device[parts[at]]
         yield batch.Batch(
             views=make_views(
                 inputs,
@@ -242,15 +249,14 @@ def make_train_batches(
                 total=total,
                 rows=slice(parts[at].start - first, parts[at].stop - first),
             ),
-            # As in `ResidentSplit.read`: indexing with brackets is slow
-            labels=split.labels.index_select(0, rows),
-            label_bins=split.label_bins.index_select(0, rows),
-            weights=weights.index_select(0, rows),
+            labels=labels,
+            label_bins=bins,
+            weights=row_weights,
             rows=rows,
             share=min(size, total - piece * size) / total,
             ends_step=(piece + 1) * size >= total,
             counts=count_by_rank(min(size, total - piece * size), world),
-            draw_seed=randomness.derive_seed(seed, "draws", epoch, at),
+            draws=(seed, "draws", epoch, at),
         )
 
 
@@ -262,6 +268,8 @@ def slice_order(rows: int, size: int, *, rank: int, world: int) -> list[slice]:
 
 def count_by_rank(total: int, world: int) -> tuple[int, ...]:
     """Return the number of rows in each rank's share of `total` rows."""
+    if world == 1:
+        return (total,)
     shares = [get_rank_share(total, rank, world) for rank in range(world)]
     return tuple(stop - start for start, stop in shares)
 

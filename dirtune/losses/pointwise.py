@@ -79,5 +79,6 @@ def compute_weighted_mean(
     """Return the mean over elements of loss times sample weight; None for the weights means all are one."""
     if weights is None:
         return losses.mean()
-    by_row = weights.reshape(-1, *(1,) * (losses.ndim - 1))
-    return (losses * by_row.to(losses.dtype)).mean()
+    if losses.ndim > 1:
+        weights = weights.reshape(-1, *(1,) * (losses.ndim - 1))
+    return (losses * weights.to(losses.dtype)).mean()

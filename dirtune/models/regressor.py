@@ -196,21 +196,22 @@ class Regressor(nn.Module):
         Raises:
             InputError: the encoder of a plug-in raises, or returns something else.
         """
+        encoder = self.encoder
         # No part of a compiled or exported program: the encoder has been called before, or will be in the evaluation.
         if torch.compiler.is_compiling():
-            compiled: Tensor = self.encoder(inputs)
+            compiled: Tensor = encoder(inputs)
             return compiled
         spec: Any = self.spec.encoder
         with part_errors.name_part("encoder", spec.name, spec):
-            embeddings = self.encoder(inputs)
-        dim, rows, is_dense = self.encoder.embedding_dim, len(next(iter(inputs.values()))), self.encoder.is_dense
+            embeddings = encoder(inputs)
+        dim, rows, is_dense = encoder.embedding_dim, next(iter(inputs.values())).shape[0], encoder.is_dense
         got = ""
         if not isinstance(embeddings, Tensor):
             got = describe_value(embeddings)
         elif embeddings.ndim != (4 if is_dense else 2) or embeddings.shape[1] != dim:
             numbers = f" and {embeddings.shape[1]} numbers in a row" if embeddings.ndim > 1 else ""
             got = f"{format_count(embeddings.ndim, 'dimension')}{numbers}"
-        elif len(embeddings) != rows:
+        elif embeddings.shape[0] != rows:
             got = "another number of rows"
         elif not embeddings.is_floating_point():
             got = f"numbers of {embeddings.dtype}"

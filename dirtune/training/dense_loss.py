@@ -27,7 +27,7 @@ from dirtune.manifest import LabelSpec
 from dirtune.models import dense_regressor, regressor
 from dirtune.reweighting.density import FLOAT32_TOLERANCE
 from dirtune.training.distributed import Ranks
-from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, gather_views, stack_views
+from dirtune.training.objective import REGRESSION, Loss, TrainingLoss, gather_rows, stack_views
 
 MAX_FITTED_PIXELS = 1_000_000
 
@@ -76,7 +76,8 @@ class DenseLoss(TrainingLoss):
         # Without terms the embeddings, which are large, need not be gathered.
         if self.terms:
             rows["embedding"] = output.embeddings.flatten(1)
-        gathered = gather_views(rows, batch, ranks)
+        views = len(batch.views)
+        gathered = {name: each.unflatten(0, (views, -1)) for name, each in gather_rows(rows, batch, ranks).items()}
         predictions, labels = gathered["predictions"], gathered["labels"]
         bins = compute_dense_bins(labels, self.spec)
         # Bin -1 would index the last weight, hence the clamp; the result is masked.

@@ -54,9 +54,8 @@ def run_epochs(training: Training, is_pause_due: Callable[[], bool] = lambda: Fa
             training.start_stage(stages.list_stages(training.config)[training.stage.number + 1])
         model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
         numerics.equalize_loss(training.loss, training.optimizer, training.ranks)
-        weights = _compute_sample_weights(training)
         while not training.is_stage_finished:
-            for _ in _train_epoch(training, model, weights, is_pause_due):
+            for _ in _train_epoch(training, model, is_pause_due):
                 yield training
             yield training
 
@@ -67,19 +66,12 @@ def run_steps(training: Training) -> Iterator[Loss]:
     The iterator may be abandoned at any step. After a step the parameters have the gradients that the optimizer used.
     """
     model = numerics.wrap_for_steps(training.model, training.stage.recipe, training.ranks)
-    weights = _compute_sample_weights(training)
     _begin_epoch(training)
     for part in training.passes.iter_parts(training.epoch + 1):
-        yield from _run_part(training, model, weights, part)
+        yield from _run_part(training, model, part)
 
 
-def _compute_sample_weights(training: Training) -> Tensor:
-    return training.task.compute_sample_weights(training.data.splits["train"], training.stage.config.reweighting)
-
-
-def _train_epoch(
-    training: Training, model: torch.nn.Module, sample_weights: Tensor, is_pause_due: Callable[[], bool]
-) -> Iterator[None]:
+def _train_epoch(training: Training, model: torch.nn.Module, is_pause_due: Callable[[], bool]) -> Iterator[None]:
     """Train and validate one epoch, or the rest of an unfinished one; yield where a pause is due."""
     epoch, means = training.epoch + 1, LossMeans(training.epoch + 1)
     shares = gradient_shares.start_measurement(training)
@@ -88,7 +80,7 @@ def _train_epoch(
     for part in training.passes.iter_parts(epoch, skip=means.steps):
         with memory.name_batch_on_out_of_memory(training, means):
             last = means.steps + len(part.steps)
-            for loss in _run_part(training, model, sample_weights, part, shares):
+            for loss in _run_part(training, model, part, shares):
                 means.add(loss)
                 # Not at the end of a part, whose statistics are still to be updated
                 if means.steps < last and is_pause_due():
@@ -144,7 +136,6 @@ def _begin_epoch(training: Training) -> None:
 def _run_part(
     training: Training,
     model: torch.nn.Module,
-    sample_weights: Tensor,
     part: passes.PassPart,
     shares: gradient_shares.GradientShares | None = None,
 ) -> Iterator[Loss]:
@@ -156,7 +147,7 @@ def _run_part(
         training.order_digest = update_digest(training.order_digest, order)
     batches = make_train_batches(
         split,
-        sample_weights,
+        training.sample_weights,
         order,
         batch_size=recipe.batch_size,
         views=recipe.views,
@@ -168,7 +159,7 @@ def _run_part(
         steps=part.steps,
     )
     if training.stage.config.mixing is not None:
-        batches = mixed_batches.mix_batches(batches, training, sample_weights, order, part)
+        batches = mixed_batches.mix_batches(batches, training, order, part)
     stages.set_modes(model, training.model, training.stage)
     trained = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     # The sum over the micro-batches of the step so far

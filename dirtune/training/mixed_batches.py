@@ -30,7 +30,6 @@ from dirtune.training.state import Training
 def mix_batches(
     batches: Iterator[Batch],
     training: Training,
-    sample_weights: Float[Tensor, " rows"],
     order: Int[Tensor, " rows"],
     part: PassPart,
 ) -> Iterator[Batch]:
@@ -39,7 +38,6 @@ def mix_batches(
     Args:
         batches: this rank's part of them, from `make_train_batches`.
         training: the run.
-        sample_weights: weight of every row of the training split.
         order: the order of the pass, without rows that no batch has.
         part: the part.
     """
@@ -58,7 +56,7 @@ def mix_batches(
     own_shares = torch.from_numpy(mixtures.shares).to(split.labels.device)
     partners = make_train_batches(
         split,
-        sample_weights,
+        training.sample_weights,
         torch.from_numpy(mixtures.partners),
         batch_size=recipe.batch_size,
         views=recipe.views,

@@ -5,6 +5,7 @@ are separated. Every rank evaluates the whole loss on the gathered rows, so the 
 equal on all ranks without a reduction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,8 +26,8 @@ from dirtune.training.distributed import Ranks
 from dirtune.wording import format_count
 
 REGRESSION = "regression"
-# Steps whose values are checked by one call for all of them
-_CHECKED_TOGETHER = 64
+# Steps whose values become one tensor
+_STACKED_TOGETHER = 64
 _SCALAR = "must return a scalar, a tensor of floating-point numbers without dimensions"
 
 
@@ -63,9 +64,7 @@ def stack_views(views: Sequence[Inputs]) -> Inputs:
     return {name: torch.cat([view[name] for view in views]) for name in first}
 
 
-def gather_views(
-    rows: Mapping[str, Tensor], batch: Batch, ranks: Ranks
-) -> dict[str, Float[Tensor, "views batch *rest"]]:
+def gather_rows(rows: Mapping[str, Tensor], batch: Batch, ranks: Ranks) -> dict[str, Float[Tensor, "rows *rest"]]:
     """Gather tensors of rows, stacked view-major on every rank, in one collective, in at least float32.
 
     Args:
@@ -74,16 +73,15 @@ def gather_views(
         ranks: this rank in its group.
 
     Returns:
-        The tensors as (view, sample of the global batch, ...).
+        The tensors for the samples of the global batch, stacked view-major.
     """
     # The conversion precedes the gather, whose backward pass sums the gradients of all ranks.
-    by_view = {
-        name: pairs.to_at_least_float32(each).unflatten(0, (len(batch.views), -1)) for name, each in rows.items()
-    }
+    rows = {name: pairs.to_at_least_float32(each) for name, each in rows.items()}
     if ranks.world == 1:
-        return by_view
-    gathered = ranks.gather_together([each.transpose(0, 1) for each in by_view.values()], batch.counts)
-    return {name: each.transpose(0, 1) for name, each in zip(rows, gathered, strict=True)}
+        return rows
+    by_sample = [each.unflatten(0, (len(batch.views), -1)).transpose(0, 1) for each in rows.values()]
+    gathered = ranks.gather_together(by_sample, batch.counts)
+    return {name: each.transpose(0, 1).flatten(0, 1) for name, each in zip(rows, gathered, strict=True)}
 
 
 def gather_samples(batch: Batch, ranks: Ranks) -> Batch:
@@ -127,7 +125,10 @@ class TrainingLoss(nn.Module):
         self.label_range = labels.spec.label_range
         self.first_view_is_apart = config.recipe.views.regression == "first"
         self.regression = config.loss if regression else None
+        self.regression_reads_bins = getattr(self.regression, "reads_bins", False)
         self.terms: Mapping[str, Term] = config.terms.get_active() if terms else {}
+        # Sorted: every rank must gather in the same order.
+        self.kinds = sorted({get_term_input(term) for term in self.terms.values()})
         self.factors = {name: term.weight for name, term in self.terms.items()}
         self.factors[REGRESSION] = config.alpha
         labels_by_part = {REGRESSION: regression_labels or labels}
@@ -150,39 +151,35 @@ class TrainingLoss(nn.Module):
             ranks: this rank in its group.
         """
         batch = gather_samples(batch, ranks)
-        # Sorted: every rank must gather in the same order.
-        kinds = sorted({get_term_input(term) for term in self.terms.values()})
-        rows = {kind: _select_vectors(output, kind) for kind in kinds}
+        rows = {kind: _select_vectors(output, kind) for kind in self.kinds}
         rows["predictions"] = output.predictions
         if self.regression is not None and output.raw is not None:
             rows["raw"] = output.raw
-        gathered = gather_views(rows, batch, ranks)
+        gathered = gather_rows(rows, batch, ranks)
         parts = {}
         if self.regression is not None:
             parts[REGRESSION] = self._compute_regression(gathered, batch)
-        inputs = {kind: self._make_term_inputs(gathered, kind, batch) for kind in kinds}
+        inputs = {kind: self._make_term_inputs(gathered, kind, batch) for kind in self.kinds}
         for name, term in self.terms.items():
             parts[name] = self.compute_part(name, inputs[get_term_input(term)])
         return self.sum_parts(parts)
 
-    def _compute_regression(
-        self, output: Mapping[str, Float[Tensor, "views batch *rest"]], batch: Batch
-    ) -> Float[Tensor, ""]:
+    def _compute_regression(self, output: Mapping[str, Float[Tensor, "rows *rest"]], batch: Batch) -> Float[Tensor, ""]:
         """Return the regression loss of the predictions, or of a head's raw outputs."""
         # A head's outputs are in the unit of the loss already.
         raw = output.get("raw")
         outputs = output["predictions"] / self.label_scale if raw is None else raw
+        views, options = len(batch.views), {}
         if self.first_view_is_apart:
-            outputs = outputs[:1]
-        views, options = len(outputs), {}
-        if getattr(self.regression, "reads_bins", False):
+            outputs, views = outputs[: batch.labels.shape[0]], 1
+        if self.regression_reads_bins:
             options["label_bins"] = _repeat_rows(batch.label_bins, views)
         rows = (_repeat_rows(batch.labels, views) / self.label_scale, _repeat_rows(batch.weights, views))
         if raw is None or isinstance(self.regression, RawLoss):
-            return self.compute_part(REGRESSION, outputs.flatten(0, 1), *rows, **options)
+            return self.compute_part(REGRESSION, outputs, *rows, **options)
         # Copies of the label (`model.target_copies`): each is a prediction of its own.
-        copies = outputs.flatten(0, 1).unbind(dim=-1)
-        return torch.stack([self.compute_part(REGRESSION, copy, *rows, **options) for copy in copies]).mean()
+        copies = [self.compute_part(REGRESSION, copy, *rows, **options) for copy in outputs.unbind(dim=-1)]
+        return torch.stack(copies).mean()
 
     def sum_parts(self, parts: dict[str, Tensor]) -> Loss:
         """Return the loss with its total, the weighted sum of the parts."""
@@ -267,20 +264,22 @@ class TrainingLoss(nn.Module):
         return module
 
     def _make_term_inputs(
-        self, output: Mapping[str, Float[Tensor, "views batch *rest"]], kind: str, batch: Batch
+        self, output: Mapping[str, Float[Tensor, "rows *rest"]], kind: str, batch: Batch
     ) -> TermInputs:
         """Return the inputs of a term of this kind (`get_term_input`)."""
-        of_terms = slice(int(self.first_view_is_apart), None)
-        # Detached: terms compare predictions (ConR) but train the representation alone.
-        seen = output["predictions"][of_terms].detach()
+        representations, predictions, views = output[kind], output["predictions"], len(batch.views)
+        if self.first_view_is_apart:
+            first = len(batch.labels)
+            representations, predictions, views = representations[first:], predictions[first:], views - 1
         return TermInputs(
-            representations=output[kind][of_terms].flatten(0, 1),
-            labels=_repeat_rows(batch.labels, len(seen)),
-            weights=_repeat_rows(batch.weights, len(seen)),
-            label_bins=_repeat_rows(batch.label_bins, len(seen)),
-            samples=_repeat_rows(batch.rows, len(seen)),
-            predictions=seen.flatten(0, 1),
-            num_views=len(seen),
+            representations=representations,
+            labels=_repeat_rows(batch.labels, views),
+            weights=_repeat_rows(batch.weights, views),
+            label_bins=_repeat_rows(batch.label_bins, views),
+            samples=_repeat_rows(batch.rows, views),
+            # Detached: terms compare predictions (ConR) but train the representation alone.
+            predictions=predictions.detach(),
+            num_views=views,
             label_range=self.label_range,
             label_scale=self.label_scale,
             draw_seed=batch.draw_seed,
@@ -305,48 +304,30 @@ class LossMeans:
         self.epoch = epoch
         self.steps = 0
         self.names: tuple[str, ...] = ()
-        """The parts, then the loss; an element of each of the tensors."""
-        self.sums: Tensor | None = None
-        self.finite_steps: Tensor | None = None
-        """Number of steps before the first NaN or infinite value, without the unchecked ones."""
-        self._unchecked: list[Tensor] = []
+        """The parts, then the loss."""
+        self._stacked: list[Tensor] = []
+        """Values of earlier steps, of shape (steps, names)."""
+        self._latest: list[Tensor] = []
+        """Values of the steps since, one after the other: stacked together, they take no operation of each step."""
 
     def add(self, loss: Loss) -> None:
-        """Add the loss of a step."""
+        """Add the loss of a step, without its graph."""
         self.steps += 1
-        values = torch.stack([value.detach() for value in (*loss.parts.values(), loss.total)])
-        if self.sums is None:
-            self.names, self.sums, self.finite_steps = (
-                (*loss.parts, "loss"),
-                values.clone(),
-                values.new_zeros(len(values)).long(),
-            )
-        else:
-            self.sums += values
-        self._unchecked.append(values)
-        if len(self._unchecked) == _CHECKED_TOGETHER:
-            self._check_steps()
-
-    def _check_steps(self) -> None:
-        """Count the finite steps among the unchecked ones; on the device, because a `bool` would wait for the step."""
-        if not self._unchecked or self.finite_steps is None:
-            return
-        is_finite = torch.isfinite(torch.stack(self._unchecked))
-        were_finite = self.finite_steps == self.steps - len(self._unchecked)
-        self.finite_steps += were_finite * is_finite.long().cumprod(0).sum(0)
-        self._unchecked = []
+        self.names = (*loss.parts, "loss")
+        self._latest += (*loss.parts.values(), loss.total)
+        if self.steps % _STACKED_TOGETHER == 0:
+            self._stack_latest()
 
     def get_state(self) -> dict[str, Any]:
         """Return all that a resumed epoch needs, as tensors and plain data."""
-        self._check_steps()
-        return {"steps": self.steps, "names": self.names, "sums": self.sums, "finite_steps": self.finite_steps}
+        self._stack_latest()
+        values = torch.cat(self._stacked) if self._stacked else None
+        return {"steps": self.steps, "names": self.names, "values": values}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore a state from `get_state`."""
         self.steps, self.names = state["steps"], tuple(state["names"])
-        self.sums, self.finite_steps = (
-            None if state[key] is None else state[key].to(device) for key in ("sums", "finite_steps")
-        )
+        self._stacked = [] if state["values"] is None else [state["values"].to(device)]
 
     def compute(self) -> dict[str, float]:
         """Return the means by name.
@@ -354,12 +335,17 @@ class LossMeans:
         Raises:
             NonFiniteLoss: in some step a part was NaN or infinite.
         """
-        self._check_steps()
-        assert self.sums is not None, "an epoch has a step"
-        assert self.finite_steps is not None
+        self._stack_latest()
+        values = torch.cat(self._stacked)
+        means = dict(zip(self.names, values.double().mean(0).tolist(), strict=True))
+        if all(map(math.isfinite, means.values())):
+            return means
         # The first part in time is named: after a step with weights that are not finite, every part is not.
-        finite_steps = dict(zip(self.names, self.finite_steps.tolist(), strict=True))
-        first = min(finite_steps, key=finite_steps.__getitem__)
-        if finite_steps[first] < self.steps:
-            raise NonFiniteLoss(first, self.epoch, finite_steps[first] + 1)
-        return {name: total / self.steps for name, total in zip(self.names, self.sums.tolist(), strict=True)}
+        finite_steps = values.isfinite().long().cumprod(0).sum(0).tolist()
+        first = min(range(len(self.names)), key=finite_steps.__getitem__)
+        raise NonFiniteLoss(self.names[first], self.epoch, finite_steps[first] + 1)
+
+    def _stack_latest(self) -> None:
+        if self._latest:
+            self._stacked.append(torch.stack(self._latest).reshape(-1, len(self.names)))
+            self._latest = []

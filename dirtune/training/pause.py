@@ -1,6 +1,6 @@
 """A pause within an epoch: its state is kept in `Training.unfinished`, so that a killed run goes on from the step.
 
-Orders, views and mixtures follow from the numbers of pass and step. What does not are the sums of the losses, the gradient
+Orders, views and mixtures follow from the numbers of pass and step. What does not are the losses, the gradient
 shares of the first step, and the global random generators, from which dropout draws. A loop that is paused and goes on in the
 same process needs none of it.
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,7 +47,7 @@ class UnfinishedEpoch:
     """The part of an epoch that has been run, as tensors and plain data."""
 
     means: dict[str, Any]
-    """Sums of the losses, and the number of steps (`LossMeans.get_state`)."""
+    """Losses of its steps (`LossMeans.get_state`)."""
     shares: dict[str, float] | None
     """Gradient shares, which the first step measures; None if the epoch has none."""
     random_states: dict[str, Tensor]
@@ -70,6 +71,8 @@ class Training:
     task: Task
     stage: Stage = field(init=False)
     """Stage of the last finished epoch."""
+    sample_weights: Float[Tensor, " rows"] = field(init=False)
+    """Weight of every training row by the stage's re-weighting."""
     loss: objective.TrainingLoss = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
@@ -135,13 +138,14 @@ class Training:
         self.stage = stage
         freeze(self.model, stage)
         split = self.data.splits["train"]
+        self.sample_weights = self.task.compute_sample_weights(split, stage.config.reweighting)
         label_scale, _ = self.config.model.get_label_units()
         labels = TrainingLabels(
             labels=split.labels,
             label_bins=split.label_bins,
             spec=self.label_spec,
             label_scale=label_scale,
-            weights=self.task.compute_sample_weights(split, stage.config.reweighting),
+            weights=self.sample_weights,
             seed=self.config.seed,
             dims=self.model.vector_dims,
             histogram=tuple(self.task.manifest.train_counts) if split.labels.ndim == 1 else (),

@@ -253,7 +253,7 @@ def test_building_leaves_the_callers_random_state_alone():
 
 def test_parts_of_one_shape_do_not_start_alike():
     regressor = _regressor(_spec(encoder=MLP(hidden=(6,)), projection_dim=6))
-    encoder_weight = regressor.encoder.layers[1].weight
+    encoder_weight = regressor.encoder.layers[0].weight
     assert encoder_weight.shape == regressor.projection.weight.shape
     assert not torch.equal(encoder_weight, regressor.projection.weight)
 

@@ -19,7 +19,7 @@ from dirtune.models.regressor import RegressorOutput
 from dirtune.training.distributed import Ranks
 from dirtune.training.objective import REGRESSION, TrainingLoss
 
-SAMPLES, VIEWS, DIM, SEED, DRAW_SEED = 8, 2, 6, 7, 11
+SAMPLES, VIEWS, DIM, SEED = 8, 2, 6, 7
 SETTINGS: dict[str, dict[str, Any]] = {"gai": {"components": 2}, "evidential": {"regularization": "adaptive"}}
 TRAINING = torch.arange(40.0) % 10
 TRAINING_WEIGHTS = 0.5 + torch.arange(40.0) / 40
@@ -56,7 +56,7 @@ def make_batch() -> tuple[Batch, torch.Tensor, torch.Tensor]:
         label_bins=BINS.find_bins(labels),
         weights=TRAINING_WEIGHTS[rows],
         rows=rows,
-        draw_seed=DRAW_SEED,
+        draws=(SEED, "draws", 1, 0),
     )
     return batch, embeddings, labels.repeat(VIEWS) + torch.randn(SAMPLES * VIEWS, generator=drawn)
 
@@ -99,7 +99,7 @@ def test_a_term_equals_that_of_a_training_step(name: str) -> None:
         weights=batch.weights.repeat(VIEWS),
         samples=batch.rows.repeat(VIEWS),
         num_views=VIEWS,
-        draw_seed=DRAW_SEED,
+        draw_seed=batch.draw_seed,
     )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(torch.autograd.grad(found, own)[0], slope, rtol=1e-5, atol=1e-8)

@@ -143,7 +143,7 @@ def test_the_second_stage_moves_the_predictor_alone(
 def test_the_gradients_of_the_stage_before_are_dropped(configuration: Configure, toy: ResidentData) -> None:
     config = configuration(scheme=RRT)
     training = stopped(config, toy, at=3)
-    assert training.model.encoder.layers[1].weight.grad is not None
+    assert training.model.encoder.layers[0].weight.grad is not None
     freeze(training.model, list_stages(config)[1])
     assert all(value.grad is None for value in training.model.parameters())
 

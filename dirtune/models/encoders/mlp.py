@@ -1,5 +1,6 @@
 """A multilayer perceptron for tabular data: one vector input through hidden layers with ReLU and dropout."""
 
+from collections import OrderedDict
 from math import prod
 from typing import Literal
 
@@ -45,9 +46,10 @@ class _MLP(Encoder):
 
 def make_hidden_layers(size: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
     """Return dropout, linear map and ReLU for each width in turn, from `size` values to `hidden[-1]`."""
-    layers: list[nn.Module] = []
+    layers: list[nn.Module | None] = []
     for width in hidden:
         # Dropout precedes the linear map, so that also the input is dropped and two views of a sample differ.
-        layers += [nn.Dropout(dropout), nn.Linear(size, width), nn.ReLU()]
+        layers += [nn.Dropout(dropout) if dropout else None, nn.Linear(size, width), nn.ReLU()]
         size = width
-    return nn.Sequential(*layers)
+    # The weights have the same names with and without dropout
+    return nn.Sequential(OrderedDict((str(at), layer) for at, layer in enumerate(layers) if layer is not None))
