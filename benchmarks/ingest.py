@@ -7,8 +7,8 @@ EXIF data say, convert, resize, and write one file: `.npy` for images of up to 6
 one Parquet file of JPEG files. dirtune's side is the whole `dirtune ingest images` in a Ray that has run before: reading the
 list, faults, duplicates, splits, pixel statistics, shards, verification and manifest. Both run in turn, on both numbers of
 `--images`; a rate is the difference of the images by that of the seconds, and the fixed part is what remains. All processes
-of a case share `--cores` cores, of which the plain loop uses one. `--nodes` compares one Ray node of one CPU with two
-instead. Linux only.
+of a case share `--cores` cores, of which the plain loop uses one; on several, one plain loop for each of them, in processes
+of its own, shows what these cores reach together. `--nodes` compares one Ray node of one CPU with two instead. Linux only.
 """
 
 from __future__ import annotations
@@ -103,9 +103,10 @@ def make_files(folder: Path, pixels: int, numbers: tuple[int, int]) -> None:
         (home / f"list_{number}.csv").write_text("\n".join(["path,age", *lines, ""]))
 
 
-def ingest_plainly(case: Case, number: int, target: Path) -> None:
+def ingest_plainly(case: Case, number: int, target: Path, part: int = 0, parts: int = 1) -> None:
+    """Run the plain loop over every image, or over one part of them."""
     home, found, size = case.folder / str(case.pixels), [], (case.stored, case.stored)
-    names = [line.split(",")[0] for line in case.get_list(number).read_text().splitlines()[1:]]
+    names = [line.split(",")[0] for line in case.get_list(number).read_text().splitlines()[1:]][part::parts]
     for name in names:
         with Image.open(home / name) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB").resize(size, Image.Resampling.BILINEAR)
@@ -116,9 +117,16 @@ def ingest_plainly(case: Case, number: int, target: Path) -> None:
             image.save(stream, "JPEG", quality=95)
             found.append(stream.getvalue())
     if case.stored <= RAW_UP_TO:
-        np.save(target / "images.npy", np.stack(found))
+        np.save(target / f"images{part}.npy", np.stack(found))
     else:
-        pq.write_table(pa.table({"path": names, "image": found}), target / "images.parquet")
+        pq.write_table(pa.table({"path": names, "image": found}), target / f"images{part}.parquet")
+
+
+def ingest_in_processes(case: Case, number: int, target: Path) -> None:
+    with ProcessPoolExecutor(case.cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = [pool.submit(ingest_plainly, case, number, target, part, case.cores) for part in range(case.cores)]
+        for each in parts:
+            each.result()
 
 
 def ingest_with_dirtune(case: Case, number: int, target: Path) -> None:
@@ -126,25 +134,31 @@ def ingest_with_dirtune(case: Case, number: int, target: Path) -> None:
     images.ingest(Storage.open(target), case.get_list(number), options)
 
 
-SIDES: dict[str, Callable[[Case, int, Path], None]] = {"plain": ingest_plainly, "dirtune": ingest_with_dirtune}
+Side = Callable[[Case, int, Path], None]
+
+
+def get_sides(case: Case) -> dict[str, Side]:
+    several: dict[str, Side] = {f"{case.cores} plain": ingest_in_processes} if case.cores > 1 else {}
+    return {"plain": ingest_plainly, **several, "dirtune": ingest_with_dirtune}
 
 
 def measure(case: Case) -> dict[str, list[Cost]]:
     """Return the costs of both sides, repeat by repeat, in the Ray of this process."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    found: dict[str, list[Cost]] = {side: [] for side in SIDES}
+    sides = get_sides(case)
+    found: dict[str, list[Cost]] = {side: [] for side in sides}
     with ray_session():
         # Workers start, and files are in the page cache.
-        for work in SIDES.values():
+        for work in sides.values():
             measure_once(work, case, case.images[0])
         for _ in range(case.repeats):
-            for side, work in SIDES.items():
+            for side, work in sides.items():
                 costs = [measure_once(work, case, number) for number in case.images]
                 found[side].append(Cost(*zip(*costs, strict=True)))  # type: ignore[arg-type]
     return found
 
 
-def measure_once(work: Callable[[Case, int, Path], None], case: Case, number: int) -> tuple[float, float]:
+def measure_once(work: Side, case: Case, number: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=case.folder) as target:
         started, processor = time.perf_counter(), read_cpu_seconds(case)
         work(case, number, Path(target))
