@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtune.data.auth_token import DEFAULT_TOKEN_PATH, prepare_token
+from dirtune.data.fork_server import fork_workers
 from dirtune.data.ray_data import run_short_passes
 from dirtune.errors import Fault, InputError
 from dirtune.process import replace_attributes, set_environment, silence_loggers
@@ -85,7 +86,7 @@ def ray_session() -> Iterator[None]:
                 raise InputError(Fault(where="Ray", rule=f"does not start: {fault}"))
             prepare_token(Path(os.path.expanduser(DEFAULT_TOKEN_PATH)))
             try:
-                with start_two_processes():
+                with start_two_processes(), fork_workers():
                     # Without "local" Ray would connect to any cluster of this machine, also to one that is about to end.
                     ray.init(
                         address="local",

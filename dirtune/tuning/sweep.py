@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dirtune.data.fork_server import serve_forks
 from dirtune.errors import Fault, InputError
 from dirtune.io.credentials import remove_credentials
 from dirtune.io.storage import Storage
@@ -19,6 +20,9 @@ from dirtune.tuning.folder import floors, layout, reconcile
 from dirtune.tuning.folder.retry import ALWAYS_RETRIED, find_failed_trials, parse_error_classes
 from dirtune.tuning.interface import RunOptions, SweepSummary, View
 from dirtune.tuning.plan import autoscaling, checks
+
+PRELOADED = ("dirtune.training.trial", "pandas", "pyarrow.dataset")
+"""What workers import besides Ray."""
 
 
 def sweep(
@@ -138,9 +142,11 @@ def _run_missing(
     # Before Ray starts
     folder.storage.check_creatable()
     if not reuse.is_complete or find_failed_trials(folder.storage, options.retry):
-        from dirtune.tuning.execution.run import run_missing_trials
+        # Before the import of Ray
+        with serve_forks(PRELOADED):
+            from dirtune.tuning.execution.run import run_missing_trials
 
-        return run_missing_trials(folder, options, view)
+            return run_missing_trials(folder, options, view)
     with folder.lock(), folder.open_journal() as journal:
         recorded = folder.reconcile(journal, options.retry)
         # The driver that ran the last trial may have been killed before it did
