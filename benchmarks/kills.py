@@ -3,8 +3,8 @@
 Run: `.venv/bin/python benchmarks/kills.py [--kills 20] [--seed 7]`
 
 A small study on digits is swept once without kills. Then it is swept with kills: after a random time the driver, a trial
-worker or the raylet (the process of a Ray node) receives SIGKILL, each as often as the others; when the driver has ended, the
-sweep is resumed. A complete study is compared and started again in another folder, until the given number of kills is reached; the
+worker, the raylet (the process of a Ray node) or the server that forks workers receives SIGKILL, each as often as the others;
+when the driver has ended, the sweep is resumed. A complete study is compared and started again in another folder, until the given number of kills is reached; the
 last one is completed without kills. All four tables are compared bit for bit as multisets of rows, without the columns of time, memory and process.
 A driver that has lost its Ray and does not end by itself within `EXIT_TIMEOUT` seconds counts as a difference, as does a
 sweep that makes no progress.
@@ -38,8 +38,9 @@ from dirtune.results.records.schema import TABLES
 from dirtune.results.records.store import read_table
 from dirtune.tuning.execution.trainable import TrialWorker
 
-VICTIMS = ("driver", "worker", "raylet")
-WORKER_TITLE = f"ray::{TrialWorker.__name__}"
+VICTIMS = ("driver", "worker", "raylet", "server")
+WORKER_TITLES = (f"ray::{TrialWorker.__name__}", "ray::ResourceTrainable.")
+"""Starts of the title of a process that runs trials: between two calls, and in one, of a class that Tune derives."""
 """Title of the process of a trial worker."""
 KILL_SECONDS = (5.0, 40.0)
 """Range of the time from a start, or from the last kill, to the next kill."""
@@ -138,7 +139,7 @@ class Campaign:
         recorded = len(list(self._folder.glob("results/trials/*.parquet")))
         os.kill(self.random.choice(found), signal.SIGKILL)
         self.kills.append(Kill(seconds, victim, recorded, self._round))
-        if victim != "worker":
+        if victim in ("driver", "raylet"):
             self._wait(driver)
 
     def _wait(self, driver: subprocess.Popen[bytes]) -> None:
@@ -198,15 +199,20 @@ def find_differences(expected: dict[str, Counter[str]], found: dict[str, Counter
 
 
 def list_processes(driver: int) -> Iterator[tuple[int, str]]:
-    """Return the processes of a sweep with their roles, from `/proc`: the driver, its raylet, and its trial workers."""
+    """Return the processes of a sweep with their roles, from `/proc`.
+
+    They are the driver, its raylet, the server that forks workers (`dirtune.data.fork_server`), and the workers.
+    """
     yield driver, "driver"
     children = list_children()
     for child in children.get(driver, []):
         if read_command(child).split(" ")[0].endswith("/raylet"):
             yield child, "raylet"
-            for worker in children.get(child, []):
-                if read_command(worker).startswith(WORKER_TITLE):
-                    yield worker, "worker"
+        elif read_command(child) == read_command(driver):
+            yield child, "server"
+        for worker in children.get(child, []):
+            if read_command(worker).startswith(WORKER_TITLES):
+                yield worker, "worker"
 
 
 def list_children() -> dict[int, list[int]]:

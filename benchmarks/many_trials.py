@@ -20,13 +20,11 @@ from statistics import mean, median
 from typing import Any
 
 import yaml
+from kills import WORKER_TITLES
 
 import dirtune
 from dirtune.study.files import find_study
-from dirtune.tuning.execution.trainable import TrialWorker
 
-WORKER_TITLE = f"ray::{TrialWorker.__name__}".encode()
-"""Title of the process of a trial worker."""
 PARTS = 5
 
 
@@ -53,7 +51,7 @@ def find_workers() -> list[Path]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if process.joinpath("cmdline").read_bytes().startswith(WORKER_TITLE):
+            if process.joinpath("cmdline").read_text().startswith(WORKER_TITLES):
                 found.append(process)
         # The process has ended since it was listed.
         except OSError:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kills import WORKER_TITLE, list_children, read_command
+from kills import WORKER_TITLES, list_children, read_command
 
 OBJECT_STORE_BYTES = 150_000_000
 START_TIMEOUT = 600.0
@@ -104,7 +104,7 @@ class Node:
         return [] if self.raylet is None else [self.raylet, *list_descendants(self.raylet)]
 
     def list_trial_workers(self) -> list[int]:
-        return [pid for pid in self.list_processes() if read_command(pid).startswith(WORKER_TITLE)]
+        return [pid for pid in self.list_processes() if read_command(pid).startswith(WORKER_TITLES)]
 
 
 def wait_for_raylet(process: subprocess.Popen[bytes], log: Path) -> int:
