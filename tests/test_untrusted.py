@@ -40,6 +40,10 @@ ALLOWED = {
     ): "an error that the driver's own Tune wrote into a "
     "temporary folder that no other user can open; it came from a worker of this sweep, as everything that Ray transfers",
     ("dirtune/plugins.py", "spec.loader.exec_module"): "a plug-in: code that the user has named, or allowed to run",
+    (
+        "dirtune/data/fork_server.py",
+        "runpy.run_path",
+    ): "the script that this session's own Ray names, through a socket in a temporary folder that no other user can open",
     ("benchmarks/inline_sweeps.py", "pickle.loads"): "the result of a fork of this process, through a pipe of its own",
     ("dirtune/io/yamlfile.py", "yaml.load"): "with a loader that is a SafeLoader; see below",
 }

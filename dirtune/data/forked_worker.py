@@ -1,7 +1,7 @@
 """Script that a local Ray runs for each worker process: asks the server of this session to fork it, and waits for its end.
 
 It takes the place of Ray's own script, with the same arguments, and runs that one where no server answers, or where the
-worker needs another environment or interpreter. Only the standard library is imported: a process of it stays beside the worker.
+worker needs another environment or interpreter. Only the standard library is imported: this process lives as long as the worker.
 """
 
 import json
