@@ -4,7 +4,7 @@ Importing takes most of the time in which a worker starts, and most of its memor
 fork of the process that starts the sweep, with what that has imported for reading the study. It never imports Ray, whose
 library reads a worker's identity from the environment when it is loaded: each fork imports that by itself.
 
-Ray starts every worker by a command of its own, for which `dirtune.data.forked_worker` is put; it hands its arguments,
+Ray starts every worker by a command, which `dirtune.data.forked_worker` takes the place of; it hands its arguments,
 environment and standard streams to the server. If the server ends, the next workers start as Ray starts them.
 
 A process is forked only while that is safe: no thread that would be missed, no Ray, no GPU in use. The server ends with the
@@ -68,7 +68,9 @@ def serve_forks(preload: Sequence[str]) -> Iterator[None]:
                 yield
         finally:
             os.close(ours)
-            os.waitpid(server, 0)
+            # A program that ignores the ends of its children has none to wait for.
+            with suppress(ChildProcessError):
+                os.waitpid(server, 0)
 
 
 def is_safe() -> bool:
