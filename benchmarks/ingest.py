@@ -143,7 +143,7 @@ def get_sides(case: Case) -> dict[str, Side]:
 
 
 def measure(case: Case) -> dict[str, list[Cost]]:
-    """Return the costs of both sides, repeat by repeat, in the Ray of this process."""
+    """Return the costs of all sides, repeat by repeat, in the Ray of this process."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     sides = get_sides(case)
     found: dict[str, list[Cost]] = {side: [] for side in sides}

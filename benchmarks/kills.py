@@ -4,10 +4,10 @@ Run: `.venv/bin/python benchmarks/kills.py [--kills 20] [--seed 7]`
 
 A small study on digits is swept once without kills. Then it is swept with kills: after a random time the driver, a trial
 worker, the raylet (the process of a Ray node) or the server that forks workers receives SIGKILL, each as often as the others;
-when the driver has ended, the sweep is resumed. A complete study is compared and started again in another folder, until the given number of kills is reached; the
-last one is completed without kills. All four tables are compared bit for bit as multisets of rows, without the columns of time, memory and process.
-A driver that has lost its Ray and does not end by itself within `EXIT_TIMEOUT` seconds counts as a difference, as does a
-sweep that makes no progress.
+when the driver has ended, the sweep is resumed. A complete study is compared and started again in another folder, until the
+given number of kills is reached; the last one is completed without kills. All four tables are compared bit for bit as multisets
+of rows, without the columns of time, memory and process. A driver that has lost its Ray and does not end by itself within
+`EXIT_TIMEOUT` seconds counts as a difference, as does a sweep that makes no progress.
 
 Printed: a line per kill, and the verdict; the exit code is 1 on a difference. The seed determines victims and times, but not
 the state of the machine then.
@@ -41,7 +41,6 @@ from dirtune.tuning.execution.trainable import TrialWorker
 VICTIMS = ("driver", "worker", "raylet", "server")
 WORKER_TITLES = (f"ray::{TrialWorker.__name__}", "ray::ResourceTrainable.")
 """Starts of the title of a process that runs trials: between two calls, and in one, of a class that Tune derives."""
-"""Title of the process of a trial worker."""
 KILL_SECONDS = (5.0, 40.0)
 """Range of the time from a start, or from the last kill, to the next kill."""
 EXIT_TIMEOUT = 180.0

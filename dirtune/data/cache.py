@@ -224,10 +224,11 @@ def make_train_batches(
     size = batch_size // accumulation
     parts = slice_order(len(order), size, rank=rank, world=world)
     begin, end = (0, len(parts)) if steps is None else (steps.start * accumulation, steps.stop * accumulation)
-    if begin == end:
+    chosen = parts[begin:end]
+    if not chosen:
         return
-    of_rank = torch.cat([order[part] for part in parts[begin:end]])
-    sizes = [part.stop - part.start for part in parts[begin:end]]
+    of_rank = torch.cat([order[part] for part in chosen])
+    sizes = [part.stop - part.start for part in chosen]
     # Once for all steps, as in `ResidentSplit.read`
     on_device = of_rank.to(split.labels.device)
     columns = [column.index_select(0, on_device) for column in (split.labels, split.label_bins, weights)]

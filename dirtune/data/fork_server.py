@@ -184,7 +184,7 @@ class _Server:
         with suppress(OSError):
             fork.client.sendall(str(128 - code if code < 0 else code).encode())
         self.selector.unregister(fork.handle)
-        if fork.client in {key.fileobj for key in self.selector.get_map().values()}:
+        if fork.client in self.selector.get_map():
             self.selector.unregister(fork.client)
         os.close(fork.handle)
         fork.client.close()
