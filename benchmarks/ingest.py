@@ -2,9 +2,10 @@
 
     python benchmarks/ingest.py [--pixels 240 500] [--stored 64 224] [--images 1000 3000] [--cores 1 2] [--nodes]
 
-JPEG files with smooth colors and noise are made from a seed. The plain loop is what a user would write: open, turn as the
+JPEG files with smooth colors and noise are made from a seed, with sides of three to five quarters of `--pixels`, because
+the time of one size depends by a third on where its buffers lie in memory. The plain loop is what a user would write: open, turn as the
 EXIF data say, convert, resize, and write one file: `.npy` for images of up to 64 pixels, which dirtune stores as pixels, or
-one Parquet file of JPEG files. dirtune's side is the whole `dirtune ingest images` in a Ray that has run before: reading the
+one Parquet file of JPEG files. dirtune's side is the whole `dirtune ingest images` in its local Ray, once started: reading the
 list, faults, duplicates, splits, pixel statistics, shards, verification and manifest. Both run in turn, on both numbers of
 `--images`; a rate is the difference of the images by that of the seconds, and the fixed part is what remains. All processes
 of a case share `--cores` cores, of which the plain loop uses one; on several, one plain loop for each of them, in processes
@@ -15,22 +16,21 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
+import json
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
-import ray.data
 from kills import list_children
 from PIL import Image, ImageOps
 from raylets import Cluster
@@ -44,7 +44,7 @@ from dirtune.process import set_environment
 RAW_UP_TO = images.RAW_UP_TO
 OBJECT_STORE_BYTES = 2**30
 """Of each node of a cluster."""
-BASES = 16
+BASES = 64
 """Different pictures; the others are shifted copies of them."""
 
 
@@ -90,13 +90,14 @@ def make_files(folder: Path, pixels: int, numbers: tuple[int, int]) -> None:
     drawn = np.random.default_rng(pixels)
     bases = []
     for _ in range(BASES):
+        size = drawn.integers(pixels * 3 // 4, pixels * 5 // 4 + 1, 2)
         small = Image.fromarray(drawn.integers(60, 200, (6, 6, 3)).astype(np.uint8))
-        smooth = np.asarray(small.resize((pixels, pixels), Image.Resampling.BICUBIC), np.float32)
+        smooth = np.asarray(small.resize(size.tolist(), Image.Resampling.BICUBIC), np.float32)
         bases.append((smooth + drawn.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8))
     names = [f"{number:06d}.jpg" for number in range(max(numbers))]
     for number, name in enumerate(names):
         shifts = drawn.integers(0, pixels, 2)
-        shifted = np.roll(bases[number % BASES], tuple(shifts.tolist()), (0, 1))
+        shifted = np.roll(bases[number % BASES], shifts.tolist(), (0, 1))
         Image.fromarray(shifted).save(home / name, "JPEG", quality=90)
     for number in numbers:
         lines = [f"{name},{row * 37 % 100}" for row, name in enumerate(names[:number])]
@@ -122,11 +123,10 @@ def ingest_plainly(case: Case, number: int, target: Path, part: int = 0, parts: 
         pq.write_table(pa.table({"path": names, "image": found}), target / f"images{part}.parquet")
 
 
-def ingest_in_processes(case: Case, number: int, target: Path) -> None:
-    with ProcessPoolExecutor(case.cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        parts = [pool.submit(ingest_plainly, case, number, target, part, case.cores) for part in range(case.cores)]
-        for each in parts:
-            each.result()
+def ingest_in_processes(pool: Executor, case: Case, number: int, target: Path) -> None:
+    parts = [pool.submit(ingest_plainly, case, number, target, part, case.cores) for part in range(case.cores)]
+    for each in parts:
+        each.result()
 
 
 def ingest_with_dirtune(case: Case, number: int, target: Path) -> None:
@@ -137,17 +137,16 @@ def ingest_with_dirtune(case: Case, number: int, target: Path) -> None:
 Side = Callable[[Case, int, Path], None]
 
 
-def get_sides(case: Case) -> dict[str, Side]:
-    several: dict[str, Side] = {f"{case.cores} plain": ingest_in_processes} if case.cores > 1 else {}
+def get_sides(case: Case, pool: Executor) -> dict[str, Side]:
+    several: dict[str, Side] = {f"{case.cores} plain": partial(ingest_in_processes, pool)} if case.cores > 1 else {}
     return {"plain": ingest_plainly, **several, "dirtune": ingest_with_dirtune}
 
 
 def measure(case: Case) -> dict[str, list[Cost]]:
-    """Return the costs of all sides, repeat by repeat, in the Ray of this process."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    sides = get_sides(case)
-    found: dict[str, list[Cost]] = {side: [] for side in sides}
-    with ray_session():
+    """Return the costs of all sides, repeat by repeat, in one session of Ray."""
+    with make_pool(case.cores) as pool, ray_session():
+        sides = get_sides(case, pool)
+        found: dict[str, list[Cost]] = {side: [] for side in sides}
         # Workers start, and files are in the page cache.
         for work in sides.values():
             measure_once(work, case, case.images[0])
@@ -180,13 +179,10 @@ def read_cpu_seconds(case: Case) -> float:
 
 
 def measure_on_cores(case: Case) -> dict[str, list[Cost]]:
-    """Measure in a Ray of this process whose processes share the cores of the case."""
+    """Measure in a local Ray whose processes share the cores of the case."""
     os.sched_setaffinity(0, range(case.cores))
-    ray.init("local", num_cpus=case.cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
+    with set_environment({"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": case.cores})}):
         return measure(case)
-    finally:
-        ray.shutdown()
 
 
 def compute_rate(case: Case, cost: Cost) -> Rate:
@@ -227,8 +223,12 @@ def measure_on_nodes(case: Case, nodes: int) -> dict[str, list[Cost]]:
             cluster.close()
 
 
+def make_pool(processes: int) -> Executor:
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
 def run_in_process(work: Callable[..., dict[str, list[Cost]]], *arguments: object) -> dict[str, list[Cost]]:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with make_pool(1) as pool:
         return pool.submit(work, *arguments).result()
 
 

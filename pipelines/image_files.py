@@ -1,7 +1,7 @@
 """Image files, resized and encoded with Ray Data: each is opened once, and a fault of one does not stop the others.
 
-A task runs the same steps of Pillow as a plain loop, in memory that it keeps: fresh pages for every image of 500 x 500
-pixels take a third of the time. Raw images stay pixels, because PNG takes as long as reading and resizing a small image.
+A task runs the same steps of Pillow as a plain loop, in memory that its process keeps: fresh pages for every image of
+500 x 500 pixels take a third of the time. Raw images stay pixels, because PNG takes as long as reading and resizing a small image.
 
 Trade-off: the encoded images are kept in Ray's object store, which spills to disk, until the data set is written, because
 faults and duplicates are known only after all images have been read.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +28,18 @@ from PIL import Image, ImageOps
 
 from dirtune.data.columns import get_stored_size, to_values
 from dirtune.data.file_kinds import describe_kind
-from dirtune.data.images import convert_image, encode_image, has_deep_channels, has_transparent_pixels, is_deep
+from dirtune.data.images import (
+    convert_image,
+    encode_image,
+    has_deep_channels,
+    has_transparent_pixels,
+    is_deep,
+    to_channels_first,
+)
 from dirtune.data.ray_data import queue_all_tasks
 from dirtune.errors import Fault
 from dirtune.manifest import InputSpec
+from dirtune.process import keep_freed_memory
 from dirtune.progress import show_progress
 
 if TYPE_CHECKING:
@@ -48,8 +56,6 @@ _SEPARATOR = "\n"
 _ORIENTATION = 0x0112
 # An eighth of 8 bits
 _DARK = 32
-# Of up to 16 MB, the largest that Pillow allocates at once
-_KEPT_BLOCKS = 8
 _LEVELS = np.arange(256) / 255
 _SQUARES = _LEVELS**2
 
@@ -142,22 +148,32 @@ def compute_pixel_units(moments: Sequence[NDArray[np.float64]]) -> tuple[tuple[f
 def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool, white: float | None) -> pa.Table:
     paths = batch.column(PATH if PATH in batch.column_names else "sample_id").to_pylist()
     batch = batch.drop_columns([PATH]) if PATH in batch.column_names else batch
-    Image.core.set_blocks_max(_KEPT_BLOCKS)  # type: ignore[attr-defined]
-    results = [_read_file(folder / path, spec, upright=upright, white=white) for path in paths]
-    images = [image for image, _, _, _ in results]
-    # As a shard has them
-    stored = (
-        pa.array([image or None for image in images], pa.binary(spec.size))
-        if spec.encoding == "raw"
-        else pa.array(images, pa.large_binary())
-    )
-    # Apart from the decoding, between whose images another large array would take the place that Pillow keeps
-    moments = [_compute_moments(image, counts, spec) if image else None for image, _, _, counts in results]
+    keep_freed_memory()
+    # Raw images lie one after another, as a shard has them, so that they are not copied again
+    pixels = np.zeros((len(paths) if spec.encoding == "raw" else 0, *spec.shape), np.uint8)
+    images, counts, rules, traits = list[Any](), list[list[int]](), list[str | None](), list[str]()
+    for row, path in enumerate(paths):
+        image, rule, own = _read_image(folder / path, spec, upright=upright, white=white)
+        rules.append(rule)
+        traits.append(_SEPARATOR.join(own))
+        if spec.encoding != "raw":
+            images.append(b"" if image is None else encode_image(image, spec))
+            counts.append([] if image is None else image.histogram())
+        elif image is not None:
+            pixels[row] = to_channels_first(image)
+    # Apart from the decoding: between two images, which take the same memory, another large array would go there
+    if spec.encoding == "raw":
+        (is_read,) = pa.array([rule is None for rule in rules]).buffers()[1:]
+        stored = pa.Array.from_buffers(pa.binary(spec.size), len(paths), [is_read, pa.py_buffer(pixels)])
+        images, moments = list(pixels), list(map(_compute_moments, pixels))
+    else:
+        stored = pa.array(images, pa.large_binary())
+        moments = [_average_counts(each, spec) if each else [0.0] * 2 * spec.shape[0] for each in counts]
     columns = {
         _IMAGE: stored,
         _CONTENT: pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
-        _FAULT: pa.array([rule for _, rule, _, _ in results], pa.string()),
-        _TRAITS: pa.array([_SEPARATOR.join(traits) for _, _, traits, _ in results], pa.string()),
+        _FAULT: pa.array(rules, pa.string()),
+        _TRAITS: pa.array(traits, pa.string()),
         _MOMENTS: pa.array(moments, pa.list_(pa.float64(), 2 * spec.shape[0])),
     }
     for name, column in columns.items():
@@ -168,15 +184,15 @@ def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool,
 def encode_file(
     path: Path, spec: InputSpec, *, upright: bool = False, white: float | None = None
 ) -> tuple[bytes, str | None, list[str]]:
-    """Return the encoded image, the rule that the file breaks, and the traits of the image."""
-    encoded, rule, traits, _ = _read_file(path, spec, upright=upright, white=white)
-    return encoded, rule, traits
+    """Return the encoded image, empty if the file cannot be used; the rule that it breaks; and the traits of the image."""
+    image, rule, traits = _read_image(path, spec, upright=upright, white=white)
+    return b"" if image is None else encode_image(image, spec), rule, traits
 
 
-def _read_file(
+def _read_image(
     path: Path, spec: InputSpec, *, upright: bool, white: float | None
-) -> tuple[bytes, str | None, list[str], list[int]]:
-    """Return what `encode_file` does, and the 256 counts of each channel's values, empty for raw images."""
+) -> tuple[Image.Image | None, str | None, list[str]]:
+    """Return the image in the colors and size of the input, or the rule that its file breaks, and its traits."""
     try:
         with Image.open(path) as image:
             traits = [f"mode {image.mode}"]
@@ -189,7 +205,7 @@ def _read_file(
             if is_turned:
                 traits.append("turned as their EXIF data say" if upright else "not turned as their EXIF data say")
             if is_reduced and white is not None:
-                return b"", "`white` is for images of one channel; it has several of 16 bits", [], []
+                return None, "`white` is for images of one channel; it has several of 16 bits", []
             if is_turned and upright:
                 ImageOps.exif_transpose(image, in_place=True)
             converted = convert_image(image, spec, white=white)
@@ -200,31 +216,27 @@ def _read_file(
                     traits.append("nearly black: no pixel reaches an eighth of white (`white` sets its value)")
             if has_transparent_pixels(image) and not is_deep(image):
                 traits.append("transparent pixels, shown on white")
-            counts = [] if spec.encoding == "raw" else converted.histogram()
-            return encode_image(converted, spec), None, traits, counts
+            return converted, None, traits
     except FileNotFoundError:
-        return b"", "no such image", [], []
+        return None, "no such image", []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         kind = describe_kind(path)
-        return b"", f"the image cannot be read ({f'it is {kind}' if kind else error})", [], []
+        return None, f"the image cannot be read ({f'it is {kind}' if kind else error})", []
 
 
-def _compute_moments(image: bytes, counts: list[int], spec: InputSpec) -> list[float]:
-    """Return the means of an image's channels, in [0, 1], then the means of their squares."""
-    channels, *size = spec.shape
-    if spec.encoding == "raw":
-        values = np.frombuffer(image, np.uint8).reshape(channels, -1)
-        squares = np.square(values, dtype=np.uint16)
-        # Of integers, which takes less time and is exact
-        sums = np.concatenate(
-            [values.sum(axis=1, dtype=np.uint64) / 255, squares.sum(axis=1, dtype=np.uint64) / 255**2]
-        )
-    else:
-        by_channel = np.array(counts, np.float64).reshape(channels, -1)
-        sums = np.concatenate([by_channel @ _LEVELS, by_channel @ _SQUARES])
-    moments: list[float] = (sums / math.prod(size)).tolist()
-    return moments
+def _compute_moments(pixels: NDArray[np.uint8]) -> list[float]:
+    """Return the means of the channels in [0, 1], then the means of their squares; the sums are of integers, hence exact."""
+    values = pixels.reshape(len(pixels), -1).astype(np.float64)
+    moments = np.concatenate([values.sum(axis=1) / 255, np.vecdot(values, values) / 255**2]) / values.shape[1]
+    return moments.tolist()  # type: ignore[no-any-return]
+
+
+def _average_counts(counts: list[int], spec: InputSpec) -> list[float]:
+    """Return what `_compute_moments` does, for an image that is not in an array, from the 256 counts of each channel."""
+    by_channel = np.array(counts, np.float64).reshape(spec.shape[0], -1)
+    moments = np.concatenate([by_channel @ _LEVELS, by_channel @ _SQUARES]) / math.prod(spec.shape[1:])
+    return moments.tolist()  # type: ignore[no-any-return]
 
 
 def describe_traits(traits: Counter[str]) -> list[str]:

@@ -89,7 +89,8 @@ def ingest(storage: Storage, raw: Path | Source | None, options: Options) -> Man
     sheet.require({**options.roles, "image": column})
     paths = sheet.read_texts(column)
     folder = source.folder
-    sizes = [image_files.get_file_size(os.path.join(folder, path)) for path in paths]
+    home = str(folder)
+    sizes = [image_files.get_file_size(os.path.join(home, path)) for path in paths]
     for row, path in enumerate(paths):
         # Differences that nobody sees, unless the name of a file has them
         if sizes[row] < 0 and (other := image_files.find_equal_path(folder, path)) is not None:

@@ -97,14 +97,20 @@ def _scale_deep(image: Image.Image, white: float | None) -> Image.Image:
 def encode_image(image: Image.Image, spec: InputSpec) -> bytes:
     """Return the file of an image that has the input's colors and size, as bytes; raw: its pixels, channels first."""
     if spec.encoding == "raw":
-        pixels = np.asarray(image)
-        return (pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).tobytes()
+        return to_channels_first(image).tobytes()
     stream = io.BytesIO()
     if spec.encoding == "jpeg":
         image.save(stream, "JPEG", quality=spec.quality or JPEG_QUALITY)
     else:
         image.save(stream, "PNG")
     return stream.getvalue()
+
+
+def to_channels_first(image: Image.Image) -> np.typing.NDArray[Any]:
+    """Return the pixels of an image, shape `(channels, height, width)`."""
+    pixels = np.asarray(image)
+    # A gray image has two dimensions.
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def encode_counts(counts: np.typing.NDArray[np.int16]) -> bytes:
@@ -132,18 +138,16 @@ def decode_images(
     for row, content in enumerate(stored):
         try:
             # Pillow reads the header at first, and the pixels, where a truncated file fails, on conversion.
-            pixels = np.asarray(Image.open(io.BytesIO(content)))
+            pixels = to_channels_first(Image.open(io.BytesIO(content)))
         except (OSError, SyntaxError, ValueError) as error:
             rule = f"a stored image cannot be decoded ({error}); ingest the data set again"
             raise InputError(Fault(where=name, rule=rule)) from None
-        # A gray image has two dimensions.
-        channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         if spec.kind == "dense_label" and pixels.dtype != np.uint16:
             rule = "stored per-pixel labels must be images of 16 bits"
             raise InputError(Fault(where=name, rule=rule, got=pixels.dtype.name))
         # numpy would broadcast one channel or one row into a larger shape.
-        if channels_first.shape != spec.shape:
+        if pixels.shape != spec.shape:
             rule = f"every stored image must have shape {spec.shape}"
-            raise InputError(Fault(where=name, rule=rule, got=channels_first.shape))
-        images[row] = channels_first
+            raise InputError(Fault(where=name, rule=rule, got=pixels.shape))
+        images[row] = pixels
     return images

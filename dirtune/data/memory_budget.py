@@ -1,4 +1,4 @@
-"""Memory budget of one worker for the inputs of its data set, and the memory that a process has freed.
+"""Memory budget of one worker for the inputs of its data set, and the return of freed memory.
 
 Budgets are values that the caller passes in. The default is measured once, when a worker starts: 40 % of the free memory, on a GPU of
 the whole memory, divided by the workers that share it, because a model, its gradients and its activations need the rest.
@@ -20,8 +20,6 @@ FREE_SHARE = 0.4
 
 _MEMORY_INFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
-# Parameters of glibc's mallopt (malloc.h).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 class MemoryBudget(Frozen):
@@ -79,20 +77,6 @@ def get_peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def keep_freed_memory() -> None:
-    """Let this process reuse its freed memory for the next batches; no effect without glibc.
-
-    glibc returns blocks above 32 MB to the kernel at once, and 64 images of 224 x 224 pixels in float32 are 38 MB: every
-    batch is then allocated from fresh pages. Filling such a batch took 330 us per image, and 37 us in reused memory; the
-    activations of a model on the CPU gain as much. Trade-off: up to 2 GB of freed memory stay with the process.
-    """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return
-    libc.mallopt(_MMAP_THRESHOLD, 2**30)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def return_freed_memory() -> None:

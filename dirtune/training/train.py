@@ -17,7 +17,7 @@ from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.frozen import read
 from dirtune.io.storage import Storage
 from dirtune.manifest import SPLITS, Manifest
-from dirtune.process import defer_first_signal
+from dirtune.process import defer_first_signal, keep_freed_memory
 from dirtune.results.records import parquetfile, schema
 from dirtune.study import files
 from dirtune.study.resolve import load_study, select_arm
@@ -108,7 +108,7 @@ def train(
     if (earlier := _read_result(study, job.trial_id)) is not None:
         return earlier
     # As in a worker of a sweep, so that both have one speed.
-    memory_budget.keep_freed_memory()
+    keep_freed_memory()
     resident = read_without_ray(storage, manifest, place, memory_budget.measure_memory_budget(place, threads=threads))
     values: dict[str, float] = {}
     with defer_first_signal(signal.SIGINT, signal.SIGTERM) as get_signal:

@@ -1,11 +1,13 @@
 """One trial from its start (or its checkpoint) to its record. `dirtune train` and every sweep run this.
 
-Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after every epoch (for
-`dirtune status`, and for the record of a trial that a scheduler stops), `checkpoint/` so that a killed trial resumes, within an
-epoch too if it takes minutes, `models/<id>/` if the model is kept, and the results tables at the end. Temporary files are
-removed after the record is written: if the process is killed in between, the trial is either recorded or resumes.
+Files, below the study's folder: `trials/<id>/config.json` when the trial starts, `progress.json` after an epoch, once a
+second (for `dirtune status`, and for the record of a trial that fails or that a scheduler stops), `checkpoint/` so that a
+killed trial resumes, within an epoch too if it takes minutes, `models/<id>/` if the model is kept, and the results tables at
+the end. Temporary files are removed after the record is written: if the process is killed in between, the trial is either
+recorded or resumes.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -37,6 +39,8 @@ CHECKPOINT_COSTS = 50
 """Smallest time between two checkpoints, as a multiple of what the trial waited for the last one: at most 2 % of it."""
 WRITE_COSTS = 10
 """Smallest time between two checkpoints, as a multiple of what the last one took to write while the trial went on."""
+PROGRESS_SECONDS = 1.0
+"""Largest time between two writes of the progress, apart from the length of an epoch."""
 PAUSE_SECONDS = 120.0
 """Time after which an epoch is left for a checkpoint: what a killed trial loses of an epoch of half an hour."""
 STOP_CHECK_SECONDS = 2.0
@@ -128,13 +132,13 @@ class TrialRun:
         study: the study's folder.
         ranks: this rank in its group.
         idle_since: `time.perf_counter()` when the worker became idle; the time since counts as overhead.
-        checkpoint_seconds: minimum time between two checkpoints.
+        checkpoint_seconds: minimum time between two checkpoints, and up to a second between two writes of the progress.
         vocabulary: tokens by id, for encoders that start from word vectors.
         representations: number of test samples whose representation is recorded.
         contract: input contract of the data set, which is kept with the model; None means no model is kept.
         is_stop_requested: returns True if the trial is to be left, with a checkpoint, after the step.
-        waits_for_checkpoints: return from `step` only when its checkpoint is written: another process may then record the trial
-            and remove its files, as if a scheduler stops it.
+        waits_for_checkpoints: return from `step` only when its progress and checkpoint are written: another process may then
+            record the trial and remove its files, as if a scheduler stops it.
     """
 
     def __init__(
@@ -165,6 +169,9 @@ class TrialRun:
         self._checkpoints = checkpoint.Checkpoints(self._folder, data.device)
         self._checkpoint_seconds, self._waits_for_checkpoints = checkpoint_seconds, waits_for_checkpoints
         self._checkpointed_at, self._checkpoint_cost = time.perf_counter(), 0.0
+        self._unwritten: Progress | None = None
+        """Progress of the last epoch while it is not written."""
+        self._progressed_at = float("-inf")
         self._is_stop_requested, self._is_stopping, self._looked_at = is_stop_requested, False, time.perf_counter()
         # A worker runs many trials in one process; the recorded peak is this trial's alone.
         if data.device.type == "cuda":
@@ -190,7 +197,11 @@ class TrialRun:
         """
         try:
             self._step()
-        except Exception:
+        except Exception as error:
+            # For the record of the failure, but not in a storage that has just failed for a minute
+            if not isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    self._write_progress()
             # Others may remove the files of a trial that has failed: nothing may write them again.
             self._checkpoints.join()
             raise
@@ -214,7 +225,8 @@ class TrialRun:
             self._fail(error, before)
 
     def write_checkpoint(self) -> None:
-        """Write the checkpoint from which the trial resumes, and wait for it; call on rank 0, after `step`."""
+        """Write the checkpoint from which the trial resumes and the progress; call on rank 0, after `step`."""
+        self._write_progress()
         self.begin_checkpoint()
         self.wait_for_checkpoint()
 
@@ -242,15 +254,27 @@ class TrialRun:
             self.training.load_state(state["training"])
 
     def _save(self, spent_before: float) -> None:
-        """Write the progress, and a checkpoint if the last one is old enough."""
+        """Write the progress and a checkpoint, each if its last one is old enough."""
         self._count_overhead(spent_before)
         if not self.ranks.is_first:
             return
-        self._folder.write(PROGRESS, _to_json(vars(self._make_progress())))
-        # The progress is small and written after every epoch; a checkpoint may be hundreds of megabytes.
+        self._unwritten = self._make_progress()
         self._checkpoints.raise_error()
-        if self._is_checkpoint_due():
+        is_checkpoint_due = self._is_checkpoint_due()
+        if is_checkpoint_due or self._is_progress_due():
+            self._write_progress()
+        if is_checkpoint_due:
             self.begin_checkpoint()
+
+    def _is_progress_due(self) -> bool:
+        age = time.perf_counter() - self._progressed_at
+        return self._waits_for_checkpoints or age >= min(PROGRESS_SECONDS, self._checkpoint_seconds)
+
+    def _write_progress(self) -> None:
+        """Write the progress of the last epoch, unless it is written."""
+        if self._unwritten is not None:
+            self._folder.write(PROGRESS, _to_json(vars(self._unwritten)))
+            self._unwritten, self._progressed_at = None, time.perf_counter()
 
     def _is_pause_due(self) -> bool:
         """Return True if the epoch is to be left after this step, for a checkpoint or because of a stop request."""

@@ -28,7 +28,8 @@ SCRIPT = """
 import resource
 from pathlib import Path
 import torch
-from dirtune.data.memory_budget import keep_freed_memory, return_freed_memory
+from dirtune.data.memory_budget import return_freed_memory
+from dirtune.process import keep_freed_memory
 
 def count_faults():
     for _ in range(16):

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.ray
 
 TIME_LIMIT_SECONDS = 420.0
 """On two idle cores, no sweep below takes a quarter of it; one that takes all of it hangs."""
-EPOCHS = 30
+EPOCHS = 300
+"""More than a worker runs without a report."""
 SLOW: dict[str, Any] = {
     **with_epochs(EPOCHS),
     "seeds": [0],

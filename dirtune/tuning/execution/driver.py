@@ -140,13 +140,14 @@ class Driver:
 
     @capture_storage_errors
     def on_epoch_ended(self, job: TrialJob, result: worker.StepResult) -> None:
-        """Handle the result of an epoch."""
+        """Handle the result of an epoch, and of those before it."""
         self._crashes_in_a_row = 0
         if result.place is not None:
             self.device_faults.pop(result.place, None)
             self._working_gpus.add(result.place)
-        self.queue.report(job, result.epoch, result.objective)
-        self.view.report_epoch(job, result.epoch, result.objective)
+        for epoch, objective in (*result.before, (result.epoch, result.objective)):
+            self.queue.report(job, epoch, objective)
+            self.view.report_epoch(job, epoch, objective)
 
     @capture_storage_errors
     def on_trial_ended(self, job: TrialJob, result: worker.StepResult) -> None:

@@ -1,4 +1,4 @@
-"""Tune trainable: a resident worker whose `step()` is one epoch.
+"""Tune trainable: a resident worker whose `step()` is one epoch, or several short ones.
 
 Tune starts it once per slot and hands it one trial after another (`reuse_actors`, `reset_config`). Checkpoints are the
 trial's own files (`dirtune.training.trial`), so Tune's are empty.
@@ -6,6 +6,8 @@ trial's own files (`dirtune.training.trial`), so Tune's are empty.
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -34,18 +36,18 @@ class TrialWorker(tune.Trainable):
         self._settings, self._blocks = settings, blocks
         self._worker: ResidentWorker | ResidentGroup | None = None
         self._job, self._is_new = config[JOB], True
+        self._error: Exception | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._job, self._is_new = new_config[JOB], True
+        self._job, self._is_new, self._error = new_config[JOB], True, None
         return True
 
     def step(self) -> dict[str, Any]:
         try:
-            worker = self._get_worker()
-            if self._is_new:
-                worker.start(self._job)
-                self._is_new = False
-            result = worker.step()
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            result = self._run_epochs()
         except Exception as error:
             failure = failures.get_final_failure(error)
             if failure is None or failures.find_device_fault(error) is not None:
@@ -59,6 +61,24 @@ class TrialWorker(tune.Trainable):
         self._worker = None
         return_freed_memory()
         return {"done": True, RESULT: StepResult(trial_id=self._job.trial_id, failure=failure)}
+
+    def _run_epochs(self) -> StepResult:
+        """Run epochs of the current trial until their result is due; the error of a later one is raised by the next step."""
+        worker, seconds = self._get_worker(), self._settings.get_report_seconds(self._job)
+        if self._is_new:
+            worker.start(self._job)
+            # Its first epoch shows that it works
+            self._is_new, seconds = False, 0.0
+        due = time.monotonic() + seconds
+        result = worker.step()
+        while not result.has_ended and time.monotonic() < due:
+            try:
+                following = worker.step()
+            except Exception as error:
+                self._error = error
+                break
+            result = replace(following, before=(*result.before, (result.epoch, result.objective)))
+        return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}

@@ -16,11 +16,11 @@ import torch
 
 from dirtune.data.blocks import Blocks, fetch
 from dirtune.data.contract import InputContract
-from dirtune.data.memory_budget import MemoryBudget, count_sharers, keep_freed_memory, measure_memory_budget
+from dirtune.data.memory_budget import MemoryBudget, count_sharers, measure_memory_budget
 from dirtune.errors import Fault, InputError, OutOfMemory
 from dirtune.io.storage import Storage
 from dirtune.manifest import Manifest
-from dirtune.process import defer_first_signal
+from dirtune.process import defer_first_signal, keep_freed_memory
 from dirtune.results.records.schema import Role, Status
 from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
@@ -31,6 +31,8 @@ from dirtune.tuning.folder.stop_request import is_stop_requested
 
 FENCE = 0.95
 """Part of a trial's share of a GPU that its tensors may occupy; CUDA itself takes the rest."""
+REPORT_SECONDS = 1.0
+"""Longest time for which a worker goes on with short epochs without a report, each of which costs a round of Tune, 4 ms."""
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 """Settings of torch's allocator by the user; torch reads both, but each of its parts only one of them."""
 
@@ -65,6 +67,11 @@ class WorkerSettings:
         is_kept = self.keep_models == "all" or (self.keep_models == "best" and job.role != "search")
         return self.contract if is_kept else None
 
+    def get_report_seconds(self, job: TrialJob) -> float:
+        """Return the time after which a worker reports the epochs of a trial; 0: after each of them."""
+        # The scheduler may stop it after any epoch
+        return 0.0 if job.role == self.scheduled_role else min(REPORT_SECONDS, self.checkpoint_seconds)
+
     @property
     def resources(self) -> dict[str, float]:
         """Resources that Ray reserves for one worker or rank."""
@@ -73,12 +80,14 @@ class WorkerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """Result of one epoch of a trial, as a worker reports it to the driver."""
+    """Result of an epoch of a trial, and of short ones before it, as a worker reports it to the driver."""
 
     trial_id: str
     epoch: int = 0
     objective: float | None = None
     """Validation objective of the epoch; None if the stage validates nothing."""
+    before: tuple[tuple[int, float | None], ...] = ()
+    """Epochs since the last report without this one, each with its validation objective."""
     best_objective: float | None = None
     status: Status | None = None
     """Status under which the worker has recorded the trial; None while it runs."""

@@ -17,8 +17,9 @@ from statistics import median
 
 import torch
 
-from dirtune.data import cache, memory_budget, subset
+from dirtune.data import cache, subset
 from dirtune.errors import Fault, InputError
+from dirtune.process import keep_freed_memory
 from dirtune.results.records.names import EVALUATED_SPLITS
 from dirtune.study import resolve, schema
 from dirtune.training import evaluation, loop, passes, smoothing, stages, state
@@ -51,7 +52,7 @@ def estimate_from_probe(
     """Return the time of a trial of every arm, from a probe of each."""
     need = study.resources
     # The allocator settings and the threads of a worker, for comparable times.
-    memory_budget.keep_freed_memory()
+    keep_freed_memory()
     with _set_threads(need.cores):
         return {arm.name: _probe_arm(arm, data, need.workers, vocabulary) for arm in study.arms}
 
