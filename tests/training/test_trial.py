@@ -96,6 +96,30 @@ def test_no_checkpoint_is_written_before_it_is_due(configuration: Configure, toy
     assert files(folder) == ["config.json", "progress.json"]
 
 
+def test_progress_is_written_once_a_second_and_when_the_trial_is_left(
+    configuration: Configure, toy: ResidentData, study: Storage
+) -> None:
+    trial = TrialRun(job_of(configuration(recipe={"epochs": 5}), toy), toy, study, checkpoint_seconds=1e9)
+    trial.step()
+    # As if this machine took no time
+    trial._progressed_at = float("inf")
+    trial.step()
+
+    def count_epochs() -> int:
+        progress = read_progress(study, trial.job.trial_id)
+        assert progress is not None
+        return len(progress.epochs)
+
+    assert count_epochs() == 1
+    trial.write_checkpoint()
+    assert count_epochs() == 2
+    trial.step()
+    assert count_epochs() == 2
+    trial._progressed_at = 0.0
+    trial.step()
+    assert count_epochs() == 4
+
+
 # --- The record
 
 

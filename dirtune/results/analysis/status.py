@@ -1,7 +1,7 @@
 """Progress of a sweep, read from its folder: while it runs, after it has ended, and after it was killed.
 
 Needs no running process: recorded trials are counted from the results, started ones from the progress that they write
-after every epoch. A started trial whose last progress is long ago has been killed; `dirtune resume` continues it.
+after an epoch, once a second. A started trial whose last progress is long ago has been killed; `dirtune resume` continues it.
 """
 
 import time
@@ -22,7 +22,7 @@ from dirtune.results.records import kept, names, store, studies
 from dirtune.wording import format_counts
 
 PROGRESS = "progress.json"
-"""Written by a started trial after every epoch."""
+"""Written by a started trial after an epoch, once a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from dirtune.training import trial
 from dirtune.training.checkpoint import load_checkpoint, save_checkpoint
 from dirtune.training.trial import TrialJob, TrialRun, get_trial_folder
 from dirtune.tuning.execution.device_faults import DeviceFault
-from dirtune.tuning.execution.trainable import JOB, TrialWorker
+from dirtune.tuning.execution.trainable import JOB, RESULT, TrialWorker
 from dirtune.tuning.execution.worker import (
     ResidentWorker,
     StepResult,
@@ -155,14 +155,76 @@ def test_sigterm_ends_a_worker_after_a_step_and_another_one_goes_on_to_the_same_
     assert read_records(tmp_path / "ended") == read_records(tmp_path / "undisturbed")
 
 
+def make_trainable(data_root: Path, study: Path, job: TrialJob, **settings: Any) -> TrialWorker:
+    storage = Storage.open(data_root)
+    trainable = object.__new__(TrialWorker)
+    shared = WorkerSettings(study=Storage.open(study), manifest=read_manifest(storage, "toy"), budget=ROOM, **settings)
+    trainable.setup({JOB: job}, shared, Blocks(storage, None))
+    return trainable
+
+
+def test_short_epochs_after_the_first_share_a_report_that_has_all_of_them(
+    configuration: Configure, toy: ResidentData, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow this machine is
+    monkeypatch.setattr("dirtune.tuning.execution.worker.REPORT_SECONDS", 3600.0)
+    job, epochs = job_of(configuration(recipe={"epochs": 5}), toy), range(1, 6)
+    often = make_trainable(data_root, tmp_path / "often", job, checkpoint_seconds=0.0)
+    alone: list[StepResult] = [often.step()[RESULT] for _ in epochs]
+    assert [(result.epoch, result.before) for result in alone] == [(epoch, ()) for epoch in epochs]
+
+    seldom = make_trainable(data_root, tmp_path / "seldom", job, checkpoint_seconds=3600.0)
+    first, rest = seldom.step(), seldom.step()
+    assert (first["done"], rest["done"]) == (False, True)
+    assert first[RESULT] == alone[0]
+    assert rest[RESULT] == replace(alone[-1], before=tuple((each.epoch, each.objective) for each in alone[1:-1]))
+    assert read_records(tmp_path / "seldom") == read_records(tmp_path / "often")
+
+
+def test_a_trial_that_a_scheduler_may_stop_reports_every_epoch(
+    data_root: Path, tmp_path: Path, jobs: list[TrialJob]
+) -> None:
+    trainable = make_trainable(data_root, tmp_path, jobs[0], checkpoint_seconds=3600.0, scheduled_role=jobs[0].role)
+    found: list[StepResult] = []
+    while not found or not found[-1].has_ended:
+        found.append(trainable.step()[RESULT])
+    assert [(result.epoch, result.before) for result in found] == [(epoch, ()) for epoch in range(1, len(found) + 1)]
+    assert len(found) > 2
+
+
+def test_an_error_after_short_epochs_is_raised_once_they_are_reported_and_the_trial_goes_on(
+    configuration: Configure, toy: ResidentData, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dirtune.tuning.execution.worker.REPORT_SECONDS", 3600.0)
+    job, step = job_of(configuration(recipe={"epochs": 6}), toy), TrialRun._step
+    trainable = make_trainable(data_root, tmp_path, job, checkpoint_seconds=3600.0)
+
+    def fail_in_fourth_epoch(run: TrialRun) -> None:
+        if run.training.epoch == 3:
+            raise KeyError("lost")
+        step(run)
+
+    assert trainable.step()[RESULT].epoch == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "_step", fail_in_fourth_epoch)
+        result = trainable.step()[RESULT]
+        assert (result.epoch, [epoch for epoch, _ in result.before]) == (3, [2])
+        # The record of the failure has the epochs whose progress was not due.
+        progress = trial.read_progress(Storage.open(tmp_path), job.trial_id)
+        assert progress is not None
+        assert len(progress.epochs) == 3
+        failed = trainable.step()
+    assert failed["done"]
+    assert failed[RESULT].failure is not None
+    trainable.reset_config({JOB: job})
+    assert trainable.step()[RESULT].epoch == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine whose GPUs work")
 def test_a_worker_whose_gpu_does_not_work_ends_instead_of_failing_one_trial_after_another(
     data_root: Path, tmp_path: Path, jobs: list[TrialJob]
 ) -> None:
-    storage = Storage.open(data_root)
-    settings = WorkerSettings(study=Storage.open(tmp_path), manifest=read_manifest(storage, "toy"), budget=ROOM, gpus=1)
-    trainable = object.__new__(TrialWorker)
-    trainable.setup({JOB: jobs[0]}, settings, Blocks(storage, None))
+    trainable = make_trainable(data_root, tmp_path, jobs[0], gpus=1)
     with pytest.raises(DeviceFault, match=r"GPU \S+ of \S+: .*NVIDIA driver"):
         trainable.step()
 
