@@ -101,7 +101,9 @@ def test_a_trial_that_loses_its_worker_too_often_fails_and_resume_continues_it(
     view.report_epoch = lambda job, epoch, _: seen.append(epoch)  # type: ignore[method-assign]
     resumed = dirtune.resume("tiny", data=data_root, results=tmp_path, view=view)
     assert (resumed.reused, dict(resumed.run), resumed.left) == (1, {"complete": 1}, 0)
-    assert seen == list(range(epochs + 1, 13))
+    # The last worker may have been killed while the checkpoint of its last epoch was being written.
+    assert seen == list(range(min(seen), 13))
+    assert min(seen) <= epochs + 1
     (row,) = rows("select * from trials where arm = 'conr'", tmp_path).to_dict("records")
     assert (row["trial_id"], row["status"], row["epochs_run"]) == (trial_id, "complete", 12)
     assert pd.isna(row["error_class"])

@@ -116,4 +116,4 @@ def test_a_sweep_under_fire_ends_with_the_tables_of_an_undisturbed_one(
     campaign.run(6)
     assert campaign.differences == []
     assert len(campaign.kills) == 6
-    assert {kill.victim for kill in campaign.kills} == {"driver", "worker", "raylet"}
+    assert {kill.victim for kill in campaign.kills} == {"driver", "worker", "raylet", "server"}
