@@ -2,14 +2,15 @@
 
     python benchmarks/ingest.py [--pixels 240 500] [--stored 64 224] [--images 1000 3000] [--cores 1 2] [--nodes]
 
-JPEG files with smooth colors and noise are made from a seed, with sides of three to five quarters of `--pixels`, because
-the time of one size depends by a third on where its buffers lie in memory. The plain loop is what a user would write: open, turn as the
-EXIF data say, convert, resize, and write one file: `.npy` for images of up to 64 pixels, which dirtune stores as pixels, or
-one Parquet file of JPEG files. dirtune's side is the whole `dirtune ingest images` in its local Ray, once started: reading the
-list, faults, duplicates, splits, pixel statistics, shards, verification and manifest. Both run in turn, on both numbers of
-`--images`; a rate is the difference of the images by that of the seconds, and the fixed part is what remains. All processes
-of a case share `--cores` cores, of which the plain loop uses one; on several, one plain loop for each of them, in processes
-of its own, shows what these cores reach together. `--nodes` compares one Ray node of one CPU with two instead. Linux only.
+JPEG files with smooth colors and noise are made from a seed, with sides of three to five quarters of `--pixels`: the time
+that Pillow takes for images of one size depends by a third on where the buffers of a process happen to lie.
+
+The plain loop is what a user would write: open, turn as the EXIF data say, convert, resize, and write one file: `.npy` for
+images of up to 64 pixels, which dirtune stores as pixels, or one Parquet file of JPEG files. dirtune's side is the whole
+`dirtune ingest images` in its local Ray, once started: reading the list, faults, duplicates, splits, pixel statistics, shards,
+verification and manifest. Both run in turn, on both numbers of `--images`; a rate is the difference of the images by that of
+the seconds, and the fixed part is what remains. All processes of a case share `--cores` cores, of which the plain loop uses
+one; on several, one plain loop for each of them, in processes of its own, shows what these cores reach together. `--nodes` compares one Ray node of one CPU with two instead. Linux only.
 """
 
 from __future__ import annotations

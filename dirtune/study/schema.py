@@ -80,7 +80,7 @@ class Resources(Frozen):
     concurrent: int | None = Field(default=None, ge=1)
     """Largest number of concurrent trials. None: as many as fit on the cluster."""
     checkpoint_seconds: float = Field(default=10.0, ge=0)
-    """Smallest time between two checkpoints of a trial, in seconds."""
+    """Smallest time between two checkpoints of a trial, in seconds; 0: each epoch has one, and is reported on its own."""
 
     @property
     def cores(self) -> int:
