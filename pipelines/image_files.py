@@ -150,11 +150,14 @@ def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool,
     paths = batch.column(PATH if PATH in batch.column_names else "sample_id").to_pylist()
     batch = batch.drop_columns([PATH]) if PATH in batch.column_names else batch
     keep_freed_memory()
+    # Arrow's own allocator returns freed memory at once, so that each block of images would be written to fresh pages
+    pa.set_memory_pool(pa.system_memory_pool())
     # Raw images lie one after another, as a shard has them, so that they are not copied again
     pixels = np.zeros((len(paths) if spec.encoding == "raw" else 0, *spec.shape), np.uint8)
     images, counts, rules, traits = list[Any](), list[list[int]](), list[str | None](), list[str]()
+    home = str(folder)
     for row, path in enumerate(paths):
-        image, rule, own = _read_image(folder / path, spec, upright=upright, white=white)
+        image, rule, own = _read_image(os.path.join(home, path), spec, upright=upright, white=white)
         rules.append(rule)
         traits.append(_SEPARATOR.join(own))
         if spec.encoding != "raw":
@@ -191,7 +194,7 @@ def encode_file(
 
 
 def _read_image(
-    path: Path, spec: InputSpec, *, upright: bool, white: float | None
+    path: Path | str, spec: InputSpec, *, upright: bool, white: float | None
 ) -> tuple[Image.Image | None, str | None, list[str]]:
     """Return the image in the colors and size of the input, or the rule that its file breaks, and its traits."""
     try:
@@ -222,7 +225,7 @@ def _read_image(
         return None, "no such image", []
     # Pillow's readers raise SyntaxError and ValueError, too, for damaged files, and others for damaged EXIF data.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        kind = describe_kind(path)
+        kind = describe_kind(Path(path))
         return None, f"the image cannot be read ({f'it is {kind}' if kind else error})", []
 
 

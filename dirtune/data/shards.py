@@ -48,8 +48,9 @@ class ShardWriter:
     def write(self, number: int, table: pa.Table) -> SplitRows:
         """Write a shard, and return its content as read from disk."""
         file = f"{self.folder}/part_{number:06}.parquet"
-        # Pixels and files of images take longer to compress than to write, for a tenth less of disk.
+        # Pixels and files of images take longer to compress than to write, for a tenth less of disk; none is like another.
         has_images = any(spec.kind in ("image", "dense_label") for spec in self.inputs.values())
+        compared = [name for name in table.column_names if name not in self.inputs]
         home = self.home.with_retry(0.0 if self.home.is_local else _REMOTE_RETRY_SECONDS)
 
         def write_file() -> None:
@@ -59,6 +60,8 @@ class ShardWriter:
                 table.schema,
                 filesystem=home.filesystem,
                 compression="none" if has_images else "zstd",
+                use_dictionary=compared if has_images else True,
+                write_statistics=compared if has_images else True,
                 write_page_checksum=True,
             ) as writer:
                 writer.write_table(table, row_group_size=self.rows_per_group)
