@@ -10,7 +10,8 @@ images of up to 64 pixels, which dirtune stores as pixels, or one Parquet file o
 `dirtune ingest images` in its local Ray, once started: reading the list, faults, duplicates, splits, pixel statistics, shards,
 verification and manifest. Both run in turn, on both numbers of `--images`; a rate is the difference of the images by that of
 the seconds, and the fixed part is what remains. All processes of a case share `--cores` cores, of which the plain loop uses
-one; on several, one plain loop for each of them, in processes of its own, shows what these cores reach together. `--nodes` compares one Ray node of one CPU with two instead. Linux only.
+one; on several, one plain loop for each of them, in processes of its own, shows what these cores reach together. `--nodes`
+compares one Ray node of one CPU with two instead. Linux only.
 """
 
 from __future__ import annotations

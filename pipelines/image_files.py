@@ -150,8 +150,6 @@ def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool,
     paths = batch.column(PATH if PATH in batch.column_names else "sample_id").to_pylist()
     batch = batch.drop_columns([PATH]) if PATH in batch.column_names else batch
     keep_freed_memory()
-    # Arrow's own allocator returns freed memory at once, so that each block of images would be written to fresh pages
-    pa.set_memory_pool(pa.system_memory_pool())
     # Raw images lie one after another, as a shard has them, so that they are not copied again
     pixels = np.zeros((len(paths) if spec.encoding == "raw" else 0, *spec.shape), np.uint8)
     images, counts, rules, traits = list[Any](), list[list[int]](), list[str | None](), list[str]()
@@ -165,14 +163,14 @@ def _encode_batch(batch: pa.Table, folder: Path, spec: InputSpec, upright: bool,
             counts.append([0] * 256 * spec.shape[0] if image is None else image.histogram())
         elif image is not None:
             pixels[row] = to_channels_first(image)
-    # Apart from the decoding: between two images, which take the same memory, another large array would go there
+    # Not between two images, whose memory another large array would take
     if spec.encoding == "raw":
-        (is_read,) = pa.array([rule is None for rule in rules]).buffers()[1:]
+        _, is_read = pa.array([rule is None for rule in rules], pa.bool_()).buffers()
         stored = pa.Array.from_buffers(pa.binary(spec.size), len(paths), [is_read, pa.py_buffer(pixels)])
         images, moments = list(pixels), _compute_moments(pixels)
     else:
         stored = pa.array(images, pa.large_binary())
-        moments = np.stack([_average_counts(each, spec) for each in counts])
+        moments = _average_counts(np.array(counts, np.float64).reshape(len(counts), spec.shape[0], 256), spec)
     columns = {
         _IMAGE: stored,
         _CONTENT: pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
@@ -234,7 +232,7 @@ def _compute_moments(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     The sums are of integers, hence exact.
     """
-    flat = images.reshape(*images.shape[:2], -1)
+    flat = images.reshape(*images.shape[:2], math.prod(images.shape[2:]))
     moments: NDArray[np.float64] = np.empty((len(images), 2, images.shape[1]))
     # Few at once, so that the numbers of 64 bits stay in the cache
     values = np.empty((_IMAGES_IN_CACHE, *flat.shape[1:]))
@@ -244,15 +242,14 @@ def _compute_moments(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         own[...] = some
         moments[start : start + len(some)] = np.stack([own.sum(axis=2) / 255, np.vecdot(own, own) / 255**2], axis=1)
     moments /= flat.shape[2]
-    return moments.reshape(len(images), -1)
+    return moments.reshape(len(images), 2 * images.shape[1])
 
 
-def _average_counts(counts: list[int], spec: InputSpec) -> NDArray[np.float64]:
-    """Return the moments of an image that is not in an array, from the 256 counts of each channel."""
-    by_channel = np.array(counts, np.float64).reshape(spec.shape[0], -1)
-    means: NDArray[np.float64] = np.concatenate([by_channel @ _LEVELS, by_channel @ _SQUARES])
-    means /= math.prod(spec.shape[1:])
-    return means
+def _average_counts(counts: NDArray[np.float64], spec: InputSpec) -> NDArray[np.float64]:
+    """Return the moments of images from the counts of each channel's values, shape `(images, C, 256)`."""
+    moments: NDArray[np.float64] = np.concatenate([counts @ _LEVELS, counts @ _SQUARES], axis=1)
+    moments /= math.prod(spec.shape[1:])
+    return moments
 
 
 def describe_traits(traits: Counter[str]) -> list[str]:

@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from dirtune.manifest import InputSpec
-from dirtune.pipelines.image_files import describe_traits, encode_file
+from dirtune.pipelines.image_files import _encode_batch, describe_traits, encode_file
 
 SPEC = InputSpec(kind="image", shape=(1, 16, 16), encoding="png")
 
@@ -102,3 +103,16 @@ def test_an_image_without_a_known_white_is_a_fault_with_its_remedy(tmp_path: Pat
     stored, rule, _ = encode_file(tmp_path / "a.tiff", SPEC, white=2)
     assert rule is None
     assert set(_pixels(stored).flatten().tolist()) == {128}
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg", "png"])
+def test_a_block_may_have_no_rows_and_no_image_that_can_be_read(tmp_path: Path, encoding: str) -> None:
+    spec = SPEC.model_copy(update={"encoding": encoding})
+    for names in ([], ["none.jpg", "none.png"]):
+        table = pa.table({"sample_id": pa.array(names, pa.string())})
+        block = _encode_batch(table, tmp_path, spec, upright=True, white=None)
+        assert block["image"].type == (pa.binary(spec.size) if encoding == "raw" else pa.large_binary())
+        assert block["fault"].to_pylist() == ["no such image"] * len(names)
+        assert block["moments"].type.list_size == 2 * spec.shape[0]
+        if encoding == "raw":
+            assert block["image"].null_count == len(names)

@@ -24,15 +24,13 @@ from dirtune.process import defer_first_signal, keep_freed_memory
 from dirtune.results.records.schema import Role, Status
 from dirtune.study.schema import KeepModels
 from dirtune.training.distributed import Ranks
-from dirtune.training.trial import TrialJob, TrialRun
+from dirtune.training.trial import PROGRESS_SECONDS, TrialJob, TrialRun
 from dirtune.tuning.execution import device_faults
 from dirtune.tuning.execution.failures import CodeError
 from dirtune.tuning.folder.stop_request import is_stop_requested
 
 FENCE = 0.95
 """Part of a trial's share of a GPU that its tensors may occupy; CUDA itself takes the rest."""
-REPORT_SECONDS = 1.0
-"""Longest time for which a worker goes on with short epochs without a report, each of which costs a round of Tune, 4 ms."""
 _ALLOCATOR_VARIABLES = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 """Settings of torch's allocator by the user; torch reads both, but each of its parts only one of them."""
 
@@ -68,9 +66,12 @@ class WorkerSettings:
         return self.contract if is_kept else None
 
     def get_report_seconds(self, job: TrialJob) -> float:
-        """Return the time after which a worker reports the epochs of a trial; 0: after each of them."""
+        """Return the time after which a worker reports the epochs of a trial; 0: after each of them.
+
+        A report costs a round of Tune, 4 ms; the progress is written as often.
+        """
         # The scheduler may stop it after any epoch
-        return 0.0 if job.role == self.scheduled_role else min(REPORT_SECONDS, self.checkpoint_seconds)
+        return 0.0 if job.role == self.scheduled_role else min(PROGRESS_SECONDS, self.checkpoint_seconds)
 
     @property
     def resources(self) -> dict[str, float]:

@@ -167,7 +167,7 @@ def test_short_epochs_after_the_first_share_a_report_that_has_all_of_them(
     configuration: Configure, toy: ResidentData, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow this machine is
-    monkeypatch.setattr("dirtune.tuning.execution.worker.REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr("dirtune.tuning.execution.worker.PROGRESS_SECONDS", 3600.0)
     job, epochs = job_of(configuration(recipe={"epochs": 5}), toy), range(1, 6)
     often = make_trainable(data_root, tmp_path / "often", job, checkpoint_seconds=0.0)
     alone: list[StepResult] = [often.step()[RESULT] for _ in epochs]
@@ -195,7 +195,7 @@ def test_a_trial_that_a_scheduler_may_stop_reports_every_epoch(
 def test_an_error_after_short_epochs_is_raised_once_they_are_reported_and_the_trial_goes_on(
     configuration: Configure, toy: ResidentData, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dirtune.tuning.execution.worker.REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr("dirtune.tuning.execution.worker.PROGRESS_SECONDS", 3600.0)
     job, step = job_of(configuration(recipe={"epochs": 6}), toy), TrialRun._step
     trainable = make_trainable(data_root, tmp_path, job, checkpoint_seconds=3600.0)
 
